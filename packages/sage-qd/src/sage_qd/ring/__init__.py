@@ -1,0 +1,1 @@
+"""Bytes in a mapped segment: knows no object, codec or queue."""

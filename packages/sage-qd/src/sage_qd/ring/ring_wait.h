@@ -1,0 +1,65 @@
+/* Sleeping until the other side did something: event counts on futexes.
+ *
+ *   sleeper                                 waker
+ *   key = sequence                          publish (release store of a position)
+ *   sleepers += 1, full fence        (F1)   full fence: the exchange that freed the lock (L2)
+ *   look at the condition again             if sleepers != 0:
+ *   futex_wait(sequence, key)                   n = exchange(sleepers, 0); sequence += 1; futex_wake(k)
+ *
+ * Either the sleeper's second look sees what was published, or the waker's look sees the sleeper; then `sequence`
+ * has moved and futex_wait returns at once, or the wake finds it asleep.
+ *
+ * Kills. A sleeper that dies leaves its mark: the next wake finds nobody, and clears the mark by that. A waker that
+ * dies between publishing and waking leaves sleepers who look again after at most one slice (50 ms): the only bound
+ * that holds without trusting anybody. No pthread condition variable: those lose wake-ups across processes.
+ */
+#ifndef SAGE_RING_WAIT_H
+#define SAGE_RING_WAIT_H
+
+#include <sched.h>
+
+#include "ring_lock.h"
+
+static __attribute__((noinline)) void sq_event_wake_slow(sq_event *event, uint32_t count) {
+    uint32_t marked = sq_exchange_full32(&event->sleepers, 0);
+    if (!marked) return;
+    SQ_POINT(wake_claimed);
+    sq_add_full32(&event->sequence, 1);
+    SQ_POINT(wake_bumped);
+    long woken = sq_futex_wake(&event->sequence, count);
+    /* Fewer woken than asked for: nobody else is asleep, whatever the mark said. */
+#ifndef SQ_PLANT_SLEEPERS_FORGOTTEN
+    if (woken >= (long)count && marked > count) sq_add_full32(&event->sleepers, marked - count);
+#endif
+}
+
+/* Wakes up to `count` sleepers. A full fence must lie between publishing and this call. */
+static inline void sq_event_wake(sq_event *event, uint32_t count) {
+#ifdef SQ_PLANT_NO_WAKE
+    return;
+#endif
+    if (__builtin_expect(sq_load32(&event->sleepers) != 0, 0)) sq_event_wake_slow(event, count);
+}
+
+/* Wakes everybody, marked or not (shutdown, poison). */
+static inline void sq_event_wake_all(sq_event *event) {
+    sq_exchange_full32(&event->sleepers, 0);
+    sq_add_full32(&event->sequence, 1);
+    sq_futex_wake(&event->sequence, UINT32_MAX);
+}
+
+/* Announces a sleeper; the caller looks at its condition again afterwards, then calls sq_event_sleep(key). */
+static inline uint32_t sq_event_announce(sq_event *event, bool first) {
+    uint32_t key = sq_load_acquire32(&event->sequence);
+    if (first || sq_load32(&event->sleepers) == 0) sq_add_full32(&event->sleepers, 1);
+    sq_full_fence(); /* F1 */
+    SQ_POINT(sleep_announced);
+    return key;
+}
+static inline long sq_event_sleep(sq_event *event, uint32_t key, uint64_t deadline_ns) {
+    long result = sq_futex_wait(&event->sequence, key, deadline_ns);
+    SQ_POINT(sleep_over);
+    return result;
+}
+
+#endif
