@@ -8,6 +8,7 @@
 #define SAGE_RING_ALIVE_H
 
 #include <errno.h>
+#include <sched.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -109,13 +110,15 @@ static inline bool sq_thread_gone(uint32_t id, dev_t device, ino_t inode) {
     return !sq_process_maps(id, device, inode);
 }
 
-/* `start_ticks` was read by the process itself; a different one now means that the pid was reused. */
+/* `start_ticks` was read by the process itself; a different one now means that the pid was reused, and 0 that the handle
+ * was closed. */
 static inline bool sq_process_gone(uint32_t pid, uint64_t start_ticks, dev_t device, ino_t inode) {
 #ifdef SQ_PLANT_KILL_ZERO_LIVENESS
     return kill((pid_t)pid, 0) != 0;
 #endif
     char state;
     uint64_t start;
+    if (start_ticks == 0) return true;
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0 && errno == ESRCH) return true;
     bool gone = false;

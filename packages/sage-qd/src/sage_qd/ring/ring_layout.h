@@ -142,7 +142,9 @@ typedef struct {
 typedef struct {
     sq_word32 pid; /* 0: free. Stored last when registering, cleared last when freeing. */
     uint32_t epoch;
-    uint64_t start_ticks; /* field 22 of /proc/<pid>/stat: tells a reused pid */
+    /* Field 22 of /proc/<pid>/stat: tells a reused pid. 0: the handle was closed without the lock, so its leases are
+     * given back as those of a dead one. */
+    sq_word64 start_ticks;
     uint64_t reserved[2];
 } sq_participant;
 

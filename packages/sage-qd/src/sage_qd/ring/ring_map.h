@@ -169,7 +169,7 @@ static inline sq_map *sq_map_region(sq_ring *ring, uint64_t word, int *status) {
         return NULL;
     }
     uint64_t geometry_at = offsetof(sq_header, control.geometry), pages = (uint64_t)st.st_size / page;
-    if (log2_units < 8 || (SQ_UNIT << log2_units) > SQ_CAPACITY_MAX || log2_units > 30 || (SQ_UNIT << log2_units) % page) {
+    if (log2_units < 8 || log2_units > 30 || ((uint64_t)SQ_UNIT << log2_units) % page) {
         *status = sq_fail(&ring->fault, SQ_CORRUPT, "geometry.capacity", geometry_at, log2_units, 30);
         return NULL;
     }
@@ -253,7 +253,7 @@ static inline int sq_adopt_after_boot(sq_ring *ring) {
                 sq_store32(&header->control.consumer_role, 0);
                 sq_store32(&header->not_empty.sleepers, 0);
                 sq_store32(&header->not_full.sleepers, 0);
-                for (uint32_t slot = 0; slot < SQ_PARTICIPANTS; slot++) header->participants[slot].start_ticks = 0;
+                for (uint32_t slot = 0; slot < SQ_PARTICIPANTS; slot++) sq_store64(&header->participants[slot].start_ticks, 0);
                 sq_crash_fence(); /* killed before the next line: the next attacher does it all again */
                 memcpy(header->control.boot_id, now, sizeof now);
             }

@@ -122,6 +122,8 @@ static int sq_settle(sq_ring *ring, const sq_map *map) {
         uint64_t cursor = sq_load64(&leases->cursor);
         if (sq_units(cursor) - sq_units(start) < sq_units(head) - sq_units(start)) sq_store64(&leases->cursor, head);
         sq_store32(&leases->taken, sq_load32(&leases->taken) - (sq_items(head) - sq_items(start)));
+        sq_side *side = &ring->header->consumers;
+        sq_store64(&side->count, sq_load64(&side->count) + (sq_items(head) - sq_items(start)));
     }
     if (!left) sq_store32(&leases->disordered, 0);
     return SQ_OK;
@@ -163,15 +165,6 @@ static inline void sq_leave(sq_ring *ring, enum sq_which which) {
         sq_lock_free(&sq_side_of(ring, which)->lock);
 }
 
-/* Whoever holds the lock: is the handle's view of the ring still right? */
-static inline int sq_entered(sq_ring *ring, enum sq_which which, bool inherited) {
-    int status = SQ_OK;
-    if (__builtin_expect(sq_load64(&ring->header->control.geometry) != ring->map->word, 0)) status = sq_remap(ring);
-    if (__builtin_expect(inherited, 0) && !status) status = sq_recover(ring, which);
-    if (__builtin_expect(status, 0)) sq_leave(ring, which);
-    return status;
-}
-
 /* The lock itself, also on a ring with single roles. `wait`: up to one slice (without the GIL). */
 static inline int sq_take_lock(sq_ring *ring, enum sq_which which, bool wait) {
     sq_side *side = sq_side_of(ring, which);
@@ -183,7 +176,9 @@ static inline int sq_take_lock(sq_ring *ring, enum sq_which which, bool wait) {
     }
     int status = SQ_OK;
     if (__builtin_expect(sq_load64(&ring->header->control.geometry) != ring->map->word, 0)) status = sq_remap(ring);
-    if (__builtin_expect(result == SQ_LOCK_INHERITED, 0) && !status) status = sq_recover(ring, which);
+    /* Where a role replaces the lock, its holder may be at work: only who takes the role over may repair. */
+    if (__builtin_expect(result == SQ_LOCK_INHERITED, 0) && !status && !(ring->mode & sq_role_bit(which)))
+        status = sq_recover(ring, which);
     if (__builtin_expect(status, 0)) sq_lock_free(&side->lock);
     return status;
 }
@@ -197,7 +192,7 @@ static inline int sq_enter(sq_ring *ring, enum sq_which which, bool wait) {
         int status = sq_claim_role(ring, which, wait);
         if (status) return status;
     }
-    return sq_entered(ring, which, false);
+    return SQ_OK; /* resize is refused with single roles, so the mapping is still the right one */
 }
 
 /* Where the next READY record can be; under the consumers' lock or as a moment's estimate. */

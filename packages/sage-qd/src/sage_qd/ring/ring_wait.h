@@ -16,7 +16,6 @@
 #ifndef SAGE_RING_WAIT_H
 #define SAGE_RING_WAIT_H
 
-#include <sched.h>
 
 #include "ring_lock.h"
 

@@ -1,0 +1,199 @@
+/* Seldom used operations on the whole ring: clear, shutdown, resize, and reading the figures. */
+#ifndef SAGE_RING_CONTROL_H
+#define SAGE_RING_CONTROL_H
+
+#include "ring_lease.h"
+#include "ring_put.h"
+
+/* Drops every record that nobody holds; *dropped says how many. */
+static inline int sq_drop_all(sq_ring *ring, uint32_t *dropped) {
+    sq_header *header = ring->header;
+    sq_side *side = &header->consumers;
+    *dropped = 0;
+    if (!sq_load32(&header->leases.disordered)) {
+        uint64_t head = sq_load64(&header->head), tail = sq_load_acquire64(&header->tail);
+        if (sq_units(tail) - sq_units(head) > ring->map->capacity)
+            return sq_poison(ring, "tail", offsetof(sq_header, tail), tail, head);
+        *dropped = sq_items(tail) - sq_items(head);
+        sq_store64(&side->other_cache, tail);
+        sq_store_release64(&header->head, tail); /* W2 */
+        SQ_POINT(take_released);
+        sq_store64(&side->count, sq_load64(&side->count) + *dropped);
+    } else {
+        sq_reader reader = {.ring = ring, .map = ring->map, .tail = sq_load64(&side->other_cache),
+                            .at = sq_load64(&header->leases.cursor), .disordered = true};
+        sq_record record;
+        int status;
+        while ((status = sq_read_next(&reader, &record)) == SQ_OK) {
+            record.stamp_ns = 0;
+            sq_read_take(&reader, &record);
+        }
+        if (status != SQ_EMPTY && status != SQ_SHUTDOWN) return status;
+        *dropped = reader.items;
+        sq_store64(&header->leases.cursor, reader.at);
+        status = sq_settle(ring, ring->map);
+        if (status) return status;
+    }
+    sq_store64(&side->high_water, sq_load64(&side->high_water) + *dropped);
+    return SQ_OK;
+}
+
+static inline int sq_clear(sq_ring *ring, bool wait, uint32_t *dropped) {
+    *dropped = 0;
+    int status = sq_enter(ring, SQ_CONSUMERS, wait);
+    if (status) return status;
+    if (sq_load32(&ring->header->control.state) & SQ_STATE_POISONED) status = sq_poisoned(ring);
+    if (!status) status = sq_drop_all(ring, dropped);
+    sq_leave(ring, SQ_CONSUMERS);
+    sq_event_wake(&ring->header->not_full, UINT32_MAX);
+    return status;
+}
+
+/* No put succeeds after this returned. The bit is set under the producers' lock, so that no put is under way; a lock that
+ * cannot be had within a slice (its owner is stopped) is not waited for: that one put may still be let in, and its
+ * item is delivered like those before it. With `immediate`, what is queued is dropped; *dropped says how many. */
+static inline int sq_shutdown(sq_ring *ring, bool immediate, uint32_t *dropped) {
+    sq_header *header = ring->header;
+    *dropped = 0;
+    bool single = ring->mode & SQ_MODE_SINGLE_PRODUCER;
+    int status = single ? SQ_BUSY : sq_take_lock(ring, SQ_PRODUCERS, true);
+    sq_or_release32(&header->control.state, SQ_STATE_SHUTDOWN | (immediate ? SQ_STATE_IMMEDIATE : 0));
+    SQ_POINT(shutdown_set);
+    if (status == SQ_OK) sq_lock_free(&header->producers.lock);
+#ifndef SQ_PLANT_SHUTDOWN_NO_WAKE
+    sq_event_wake_all(&header->not_empty);
+    sq_event_wake_all(&header->not_full);
+#endif
+    SQ_POINT(shutdown_woken);
+    if (!immediate || !sq_may_sweep(ring)) return SQ_OK;
+    /* Getters answer ShutDown from now on, whether or not this part is reached. */
+    status = sq_take_lock(ring, SQ_CONSUMERS, true);
+    if (status) return status == SQ_AGAIN ? SQ_OK : status;
+    status = sq_drop_all(ring, dropped);
+    sq_lock_free(&header->consumers.lock);
+    return status;
+}
+
+static inline int sq_take_lock_until(sq_ring *ring, enum sq_which which, uint64_t deadline_ns) {
+    int status;
+    while ((status = sq_take_lock(ring, which, true)) == SQ_AGAIN && sq_now_ns() < deadline_ns) continue;
+    return status;
+}
+
+/* Both locks are held. The new region starts where the one in force ends, so that a resize which was killed before its
+ * store leaves only room that the next one uses. */
+static inline int sq_resize_locked(sq_ring *ring, uint64_t capacity) {
+    sq_header *header = ring->header;
+    sq_map *old = ring->map;
+    uint64_t page = sq_page(), old_bytes = (uint64_t)old->capacity * SQ_UNIT;
+    uint64_t old_at = sq_geometry_offset_pages(old->word) * page, at = old_at + old_bytes;
+    uint64_t head = sq_load64(&header->head), tail = sq_load64(&header->tail);
+    uint32_t used = sq_units(tail) - sq_units(head);
+    if (used > old->capacity) return sq_poison(ring, "tail", offsetof(sq_header, tail), used, old->capacity);
+    int error = posix_fallocate(ring->fd, (off_t)at, (off_t)capacity);
+    if (error) {
+        errno = error;
+        return sq_fail(&ring->fault, SQ_SYSTEM, "posix_fallocate", at, capacity, 0);
+    }
+    SQ_POINT(resize_reserved);
+    int status = SQ_OK;
+    uint64_t word = sq_geometry(at / page, (uint32_t)__builtin_ctzll(capacity / SQ_UNIT),
+                                sq_geometry_generation(old->word) + 1);
+    sq_map *map = sq_map_region(ring, word, &status);
+    if (!map) return status;
+    memcpy(sq_record_at(map, head), sq_record_at(old, head), (uint64_t)used * SQ_UNIT);
+    SQ_POINT(resize_copied);
+    pthread_mutex_lock(&ring->remapping);
+    sq_store_release64(&header->control.geometry, word); /* W3: pairs with R3; positions mean the same in both regions */
+    SQ_POINT(resize_stored);
+    map->next = old;
+    ring->map = map;
+    pthread_mutex_unlock(&ring->remapping);
+    /* Leased views may still look at the old region; without any, its pages go back. Failing costs memory only. */
+    if (!sq_load32(&header->leases.disordered))
+        (void)fallocate(ring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)old_at, (off_t)old_bytes);
+    return SQ_OK;
+}
+
+/* Grows the data region. SQ_AGAIN: the locks could not be had before the deadline. Without the GIL. */
+static inline int sq_resize(sq_ring *ring, uint64_t capacity_bytes, uint64_t deadline_ns) {
+    if (ring->mode & (SQ_MODE_SINGLE_PRODUCER | SQ_MODE_SINGLE_CONSUMER))
+        return sq_fail(&ring->fault, SQ_INVALID, "single roles", 0, ring->mode, 0);
+    if (capacity_bytes == 0 || capacity_bytes > SQ_CAPACITY_MAX)
+        return sq_fail(&ring->fault, SQ_INVALID, "capacity_bytes", 0, capacity_bytes, SQ_CAPACITY_MAX);
+    sq_header *header = ring->header;
+    uint64_t capacity = sq_round_capacity(capacity_bytes);
+    int status = sq_take_lock_until(ring, SQ_PRODUCERS, deadline_ns);
+    if (status) return status;
+    sq_lock_chain chain;
+    sq_lock_chain_first(&header->producers.lock, &chain);
+    status = sq_take_lock_until(ring, SQ_CONSUMERS, deadline_ns);
+    if (!status) {
+        uint64_t found = (uint64_t)ring->map->capacity * SQ_UNIT;
+        if (sq_load32(&header->control.state) & SQ_STATE_POISONED) status = sq_poisoned(ring);
+        else if (capacity < found) status = sq_fail(&ring->fault, SQ_INVALID, "capacity_bytes below", 0, capacity, found);
+        else if (capacity > found) status = sq_resize_locked(ring, capacity);
+        sq_lock_free(&header->consumers.lock);
+    }
+    sq_lock_unchain_first(&header->producers.lock, &chain);
+    sq_lock_free(&header->producers.lock);
+    if (!status) sq_event_wake(&header->not_full, UINT32_MAX);
+    return status;
+}
+
+typedef struct {
+    uint64_t puts, gets, bytes_put, bytes_taken, depth, depth_bytes, high_water, dropped, spills, redeliveries, leased;
+    uint64_t put_blocked_ns, put_blocked, get_blocked_ns, get_blocked;
+    uint64_t put_recoveries, get_recoveries, put_waiters, get_waiters, oldest_age_ns, capacity_bytes, state;
+    uint32_t put_lock_owner, get_lock_owner; /* thread id of whoever holds the lock at this moment; 0: nobody */
+} sq_stats;
+
+/* A moment's picture, taken without a lock; each figure is right by itself. */
+static inline void sq_stats_read(sq_ring *ring, sq_stats *stats) {
+    sq_header *header = ring->header;
+    uint64_t head = sq_load_acquire64(&header->head), tail = sq_load_acquire64(&header->tail);
+    /* head was read first and tail only grows, so the difference is never negative; it may be more than ever was. */
+    uint64_t depth = sq_items(tail) - sq_items(head);
+    uint32_t leased = sq_load32(&header->leases.disordered) ? sq_load32(&header->leases.leased) : 0;
+    uint32_t taken = sq_load32(&header->leases.disordered) ? sq_load32(&header->leases.taken) : 0;
+    uint64_t stamp = sq_load64(&header->leases.last_stamp), now = sq_now_ns();
+    sq_side *put = &header->producers, *get = &header->consumers;
+    *stats = (sq_stats){
+        .puts = sq_count64(sq_load64(&put->count), tail) - ring->first_item,
+        .gets = sq_count64(sq_load64(&get->count), head) - ring->first_item + taken,
+        .bytes_put = sq_load64(&put->bytes),
+        .bytes_taken = sq_load64(&get->bytes),
+        .depth = depth > (uint64_t)leased + taken ? depth - leased - taken : 0,
+        .depth_bytes = (uint64_t)(sq_units(tail) - sq_units(head)) * SQ_UNIT,
+        .high_water = sq_load64(&put->high_water) > depth ? sq_load64(&put->high_water) : depth,
+        .dropped = sq_load64(&get->high_water),
+        .spills = sq_load64(&put->spills),
+        .redeliveries = sq_load64(&get->spills),
+        .leased = leased,
+        .put_blocked_ns = sq_load64(&put->blocked_ns),
+        .put_blocked = sq_load64(&put->blocked),
+        .get_blocked_ns = sq_load64(&get->blocked_ns),
+        .get_blocked = sq_load64(&get->blocked),
+        .put_recoveries = sq_load64(&put->recoveries),
+        .get_recoveries = sq_load64(&get->recoveries),
+        .put_waiters = sq_load32(&header->not_full.sleepers),
+        .get_waiters = sq_load32(&header->not_empty.sleepers),
+        .oldest_age_ns = depth && stamp && now > stamp ? now - stamp : 0,
+        .capacity_bytes = (uint64_t)ring->map->capacity * SQ_UNIT,
+        .state = sq_load32(&header->control.state),
+        .put_lock_owner = sq_load32(&put->lock) & FUTEX_TID_MASK,
+        .get_lock_owner = sq_load32(&get->lock) & FUTEX_TID_MASK,
+    };
+}
+
+/* Records that may be taken now: a moment's estimate, exact when nobody else is active. */
+static inline uint64_t sq_depth(sq_ring *ring) {
+    sq_header *header = ring->header;
+    uint64_t head = sq_load_acquire64(&header->head), tail = sq_load_acquire64(&header->tail);
+    uint32_t depth = sq_items(tail) - sq_items(head), away = 0;
+    if (sq_load32(&header->leases.disordered)) away = sq_load32(&header->leases.leased) + sq_load32(&header->leases.taken);
+    depth = depth > away ? depth - away : 0;
+    return depth < ring->max_items ? depth : ring->max_items;
+}
+
+#endif
