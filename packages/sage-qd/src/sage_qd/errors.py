@@ -26,6 +26,7 @@ Every exception of sage-qd: one class for one cause.
     ├── DescriptorError (ValueError)                 descriptor data was rejected
     │   ├── UnknownQueueTypeError                    no such queue kind
     │   └── DescriptorVersionError                   written by a newer or forgotten version
+    ├── PayloadError (ValueError)                    an item was taken out, but its codec failed on it
     ├── UntrustedPayloadError                        a codec that this handle does not allow
     ├── NoBackendError                               no queue kind meets the declared needs
     ├── BackendUnavailableError (ImportError)        the kind exists, but what it needs is missing
@@ -69,6 +70,7 @@ __all__ = [
     "NoBackendError",
     "NotShareableError",
     "OutcomeUnknownError",
+    "PayloadError",
     "ProtocolError",
     "QueueClosedError",
     "QueueExistsError",
@@ -189,9 +191,7 @@ class GeometryMismatchError(SageQueueError):
 
     carried = ("name", "wanted", "found")
 
-    def __init__(
-        self, *, wanted: Mapping[str, object], found: Mapping[str, object], name: str | None = None
-    ) -> None:
+    def __init__(self, *, wanted: Mapping[str, object], found: Mapping[str, object], name: str | None = None) -> None:
         self.name = name
         self.wanted = dict(wanted)
         self.found = dict(found)
@@ -374,13 +374,24 @@ class DescriptorError(SageQueueError, ValueError):
 class UnknownQueueTypeError(DescriptorError):
     """The descriptor names a queue kind that is not registered here. Install or import what provides it."""
 
-    carried = ("queue_type", "known", "pointer")
+    carried = ("queue_type", "known", "pointer", "suggestion")
 
-    def __init__(self, *, queue_type: object, known: Sequence[str], pointer: str = "/queue_type") -> None:
+    def __init__(
+        self,
+        *,
+        queue_type: object,
+        known: Sequence[str],
+        pointer: str = "/queue_type",
+        suggestion: str | None = None,
+    ) -> None:
         self.queue_type = queue_type
         self.known = tuple(sorted(known))
+        self.suggestion = suggestion
         listed = ", ".join(self.known) or "none"
-        super().__init__(pointer=pointer, reason=f"unknown queue type {_shortened(queue_type)}; known are: {listed}")
+        hint = "" if suggestion is None else f"; did you mean {suggestion!r}?"
+        super().__init__(
+            pointer=pointer, reason=f"unknown queue type {_shortened(queue_type)}; known are: {listed}{hint}"
+        )
 
 
 class DescriptorVersionError(DescriptorError):
@@ -394,7 +405,28 @@ class DescriptorVersionError(DescriptorError):
         readable = ", ".join(map(str, self.supported))
         super().__init__(
             pointer=pointer,
-            reason=f"format version {_shortened(found)} is not readable here; readable are: {readable}; use equal releases",
+            reason=f"format version {_shortened(found)} is not readable here; readable are: {readable}; "
+            "use equal releases",
+        )
+
+
+class PayloadError(SageQueueError, ValueError):
+    """
+    An item was taken out of the queue, but its codec failed on it; the cause is chained. No other item is lost.
+
+    ``payload`` holds the raw bytes and ``tag`` the codec's mark on them, for a dead-letter queue or another try.
+    ``items`` holds, in order, the other objects of the batch when the item was one of many.
+    """
+
+    carried = ("tag", "payload", "items")
+
+    def __init__(self, *, tag: int, payload: bytes, items: Sequence[object] = ()) -> None:
+        self.tag = tag
+        self.payload = payload
+        self.items = list(items)
+        rest = f"; {len(self.items)} other items of the batch are in .items" if self.items else ""
+        super().__init__(
+            f"an item of {len(payload):,} bytes with tag {tag} could not be decoded; its bytes are in .payload{rest}"
         )
 
 
@@ -421,7 +453,9 @@ class NoBackendError(SageQueueError):
         self.needs = tuple(needs)
         self.rejected = dict(rejected)
         reasons = "; ".join(f"{kind}: {reason}" for kind, reason in self.rejected.items()) or "no kind is registered"
-        super().__init__(f"no queue kind offers {', '.join(self.needs)} ({reasons}); relax a need or install a back-end")
+        super().__init__(
+            f"no queue kind offers {', '.join(self.needs)} ({reasons}); relax a need or install a back-end"
+        )
 
 
 class BackendUnavailableError(SageQueueError, ImportError):

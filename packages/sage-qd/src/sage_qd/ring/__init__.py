@@ -1,1 +1,34 @@
-"""Bytes in a mapped segment: knows no object, codec or queue."""
+"""
+Bytes between threads and processes of one host, through a mapped segment. Knows no object, codec or queue.
+
+Use `sage_qd`'s queues unless bytes are all you need.
+"""
+
+from sage_qd.ring._ring import LAYOUT_VERSION, WRITABLE, Lease, Ring
+from sage_qd.ring.segment import (
+    SegmentInfo,
+    attach,
+    attach_or_create,
+    clean_segments,
+    create,
+    directory,
+    list_segments,
+    wait,
+)
+from sage_qd.ring.stats import RingStats
+
+__all__ = [
+    "LAYOUT_VERSION",
+    "WRITABLE",
+    "Lease",
+    "Ring",
+    "RingStats",
+    "SegmentInfo",
+    "attach",
+    "attach_or_create",
+    "clean_segments",
+    "create",
+    "directory",
+    "list_segments",
+    "wait",
+]

@@ -186,6 +186,68 @@ static inline void sq_stats_read(sq_ring *ring, sq_stats *stats) {
     };
 }
 
+static inline uint64_t sq_histogram_count(sq_ring *ring, uint32_t bucket) {
+    return bucket < SQ_HISTOGRAM_BUCKETS ? sq_load64(&ring->header->histogram[bucket]) : 0;
+}
+static inline uint32_t sq_state(sq_ring *ring) { return sq_load32(&ring->header->control.state); }
+static inline uint32_t sq_party_pid(sq_ring *ring, uint32_t slot) {
+    return slot < SQ_PARTICIPANTS ? sq_load32(&ring->header->participants[slot].pid) : 0;
+}
+
+/* The first words of all spill references in the ring, leased or not; *found may exceed `room`: ask again with more. */
+static inline int sq_spilled(sq_ring *ring, bool wait, uint64_t *ids, size_t room, size_t *found) {
+    *found = 0;
+    int status = sq_take_lock(ring, SQ_CONSUMERS, wait);
+    if (status) return status;
+    uint64_t at = sq_load64(&ring->header->head), tail = sq_load_acquire64(&ring->header->tail);
+    uint32_t left = sq_units(tail) - sq_units(at);
+    if (left > ring->map->capacity) status = sq_poison(ring, "tail", offsetof(sq_header, tail), tail, at);
+    for (sq_seen seen; left && !status; left -= seen.units, at = sq_advance(at, seen.units, 1)) {
+        status = sq_see(ring, ring->map, at, left, &seen);
+        if (status) break;
+        if (!(seen.flags & SQ_RECORD_SPILLED) || SQ_LEASE_PHASE(seen.lease) == SQ_TAKEN || seen.length < sizeof *ids) continue;
+        const uint8_t *payload = (const uint8_t *)(seen.at + 1) + (seen.flags & SQ_RECORD_EXTENDED ? SQ_UNIT : 0);
+        if (*found < room) memcpy(&ids[*found], payload, sizeof *ids);
+        ++*found;
+    }
+    sq_lock_free(&ring->header->consumers.lock);
+    return status;
+}
+
+/* Is there something to get, or a reason for get() to raise? */
+static inline bool sq_ready(sq_ring *ring) { return sq_worth_trying(ring, SQ_CONSUMERS, 0); }
+
+/* Waits for the lock of one side (or for the role's), not for room or records. SQ_OK: try again. Without the GIL. */
+static inline int sq_wait_lock(sq_ring *ring, enum sq_which which) {
+    if (ring->mode & sq_role_bit(which)) return sq_claim_role(ring, which, true);
+    int status = sq_take_lock(ring, which, true);
+    if (status == SQ_OK) sq_lock_free(&sq_side_of(ring, which)->lock);
+    return status;
+}
+
+#define SQ_WAIT_ANY_MAX 128 /* of futex_waitv(2) */
+
+/* Sleeps until one of the rings is ready, at most one slice. SQ_OK: one is. Needs Linux 5.16. Without the GIL. */
+static inline int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns) {
+    struct futex_waitv waiters[SQ_WAIT_ANY_MAX];
+    if (count > SQ_WAIT_ANY_MAX) return SQ_INVALID;
+    uint64_t start = sq_now_ns(), until = start + SQ_SLICE_NS < deadline_ns ? start + SQ_SLICE_NS : deadline_ns;
+    for (uint32_t at = 0; at < count; at++) {
+        sq_event *event = &rings[at]->header->not_empty;
+        if (sq_ready(rings[at])) return SQ_OK;
+        waiters[at] = (struct futex_waitv){.val = sq_event_announce(event, true), .uaddr = (uintptr_t)&event->sequence,
+                                           .flags = FUTEX_32};
+        if (sq_ready(rings[at]) || (sq_reap(rings[at]) && sq_ready(rings[at]))) return SQ_OK;
+    }
+    if (start >= deadline_ns) return SQ_EMPTY;
+    struct timespec timeout = {.tv_sec = (time_t)(until / 1000000000ull), .tv_nsec = (long)(until % 1000000000ull)};
+    if (syscall(SYS_futex_waitv, waiters, count, 0, &timeout, CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
+        return sq_fail(&rings[0]->fault, SQ_SYSTEM, "futex_waitv", 0, count, 0);
+    for (uint32_t at = 0; at < count; at++)
+        if (sq_ready(rings[at])) return SQ_OK;
+    return SQ_AGAIN;
+}
+
 /* Records that may be taken now: a moment's estimate, exact when nobody else is active. */
 static inline uint64_t sq_depth(sq_ring *ring) {
     sq_header *header = ring->header;

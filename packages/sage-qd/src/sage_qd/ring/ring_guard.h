@@ -28,6 +28,10 @@ static sq_guard *_Atomic sq_guards;
 static pthread_mutex_t sq_guards_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction sq_guard_previous;
 
+/* Another thread may have held the lock when the process forked. */
+static void sq_guards_after_fork(void) { pthread_mutex_init(&sq_guards_lock, NULL); }
+__attribute__((constructor)) static void sq_guards_watch_forks(void) { pthread_atfork(NULL, NULL, sq_guards_after_fork); }
+
 static void sq_guard_handle(int number, siginfo_t *info, void *context) {
     int error = errno;
     uintptr_t address = (uintptr_t)info->si_addr;

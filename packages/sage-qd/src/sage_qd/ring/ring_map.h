@@ -285,6 +285,9 @@ static inline void sq_unmap(sq_ring *ring) {
     ring->header = NULL;
 }
 
+/* In a forked child: another thread of the parent may have held this at that moment. */
+static inline void sq_after_fork(sq_ring *ring) { pthread_mutex_init(&ring->remapping, NULL); }
+
 /* Fills `ring` from the file. Takes `fd` over when it succeeds. */
 static inline int sq_attach(sq_ring *ring, int fd) {
     memset(ring, 0, sizeof *ring);

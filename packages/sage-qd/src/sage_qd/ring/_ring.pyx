@@ -1,0 +1,1358 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# The three checks concern indexing of C arrays, whose indices come from loops bounded by their lengths here.
+"""
+The ring as Python sees it: arguments, waiting, exceptions. The algorithm itself is in ring.h.
+
+Every operation first tries with the GIL held: an uncontended put or get is one C call without a system call. What has
+to wait, and what copies much, runs without the GIL, in slices of at most 50 ms between which signals are looked at.
+No Python code runs while a lock of the ring is held.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+import math
+import os
+
+from sage_qd import errors
+
+cdef extern from "Python.h":
+    # Declared here without an exception check: these are called under a lock of the ring, which must be freed first.
+    PyObject *bytes_new "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size)
+    PyObject *bytearray_new "PyByteArray_FromStringAndSize" (const char *data, Py_ssize_t size)
+    int _PyBytes_Resize(PyObject **item, Py_ssize_t size)
+    int PyByteArray_Resize(object item, Py_ssize_t size) except -1
+    void Py_DECREF "Py_DECREF" (PyObject *item)
+
+# Copies of more bytes than this run without the GIL: about 5 us, twice what giving it up and taking it back costs
+# with another thread waiting (benchmarks/README.md).
+cdef enum: COPY_WITH_GIL = 32768
+# The first guess of a waiting get() at how much it will need.
+cdef enum: FIRST_GUESS = 1024
+# Records that put_many() and get_many() move in one turn, so that the other side is not kept waiting.
+cdef enum: TURN = 256
+# Records with such a tag are handed to the decoder as a bytearray of its own, to build writable objects on.
+cdef enum: TAG_WRITABLE = 0x80
+
+LAYOUT_VERSION = SQ_LAYOUT_VERSION
+CAPACITY_MAX = SQ_CAPACITY_MAX
+ITEMS_MAX = SQ_ITEMS_MAX
+WRITABLE = TAG_WRITABLE
+
+
+cdef uint64_t deadline_of(bint block, object timeout) except? 0:
+    """Turn the two arguments of the standard library into one absolute time; 0 is "try once"."""
+    cdef double seconds
+    cdef uint64_t now
+    if timeout is None:
+        return SQ_FOREVER if block else 0
+    if isinstance(timeout, (bool, str, bytes)):
+        raise TypeError(f"timeout must be None or a number of seconds, not {timeout!r}")
+    seconds = float(timeout)
+    if seconds != seconds:
+        raise ValueError("timeout must be None or a number of seconds, not nan")
+    if not block or seconds <= 0:
+        return 0
+    now = sq_now_ns()
+    if seconds > 1e9:  # thirty years and infinity are the same to us
+        return SQ_FOREVER
+    return now + <uint64_t>(seconds * 1e9)
+
+
+cdef tuple described(const sq_fault *fault):
+    return (<bytes>fault.field).decode() if fault.field != NULL else "", fault.offset, fault.value, fault.wanted
+
+
+cdef object damage(const sq_fault *fault):
+    field, offset, value, wanted = described(fault)
+    if field == "poisoned":
+        return errors.CorruptQueueError(field="a field found damaged earlier", offset=offset, poisoned_by=value)
+    return errors.CorruptQueueError(field=field, offset=offset, value=value, wanted=wanted)
+
+
+cdef object system_failure(const sq_fault *fault):
+    field, _, value, _ = described(fault)
+    return OSError(fault.error, f"{os.strerror(fault.error)} ({field} of {value:,})")
+
+
+cdef object setup_failure(int status, const sq_fault *fault):
+    """The exception for what format() and attach() can answer."""
+    field, _, value, wanted = described(fault)
+    if status == SQ_CORRUPT:
+        return damage(fault)
+    if status == SQ_INCOMPATIBLE:
+        return errors.IncompatibleQueueError(field=field, wanted=wanted, found=value)
+    if status == SQ_NAMESPACE:
+        return errors.NamespaceMismatchError(ours=wanted, theirs=value)
+    if status == SQ_INVALID:
+        return ValueError(f"{field} is {value:,}; the limit is {wanted:,}")
+    assert status == SQ_SYSTEM, f"no exception for status {status}"
+    return system_failure(fault)
+
+
+def format_segment(
+    int fd, *, uint64_t capacity_bytes, uint64_t max_items, uint64_t spill_threshold, uint32_t mode, uint32_t codec,
+    uint64_t start_units=0, uint64_t start_items=0,
+) -> None:
+    """
+    Make an empty file into a ring; see segment.py for who calls this.
+
+    Args:
+        fd: An empty file that nobody else can see yet.
+        capacity_bytes: Rounded up to a power of two and to a page.
+        max_items: 0 for "bounded by bytes alone".
+        spill_threshold: Payload bytes above which a record goes to a spill file; 0 for the default.
+        mode: The ``MODE_`` bits.
+        codec: A number for the layer above.
+        start_units: Where the positions start; only tests use another value than 0.
+        start_items: Where the item counters start.
+
+    Raises:
+        OSError: The space cannot be reserved, or the file cannot be mapped.
+        ValueError: A number is out of its range.
+    """
+    cdef sq_settings settings
+    cdef sq_fault fault
+    cdef int status
+    settings.capacity_bytes = capacity_bytes
+    settings.max_items = max_items
+    settings.spill_threshold = spill_threshold
+    settings.mode = mode
+    settings.codec = codec
+    settings.start_units = start_units
+    settings.start_items = start_items
+    with nogil:
+        status = sq_format(fd, &settings, &fault)
+    if status:
+        raise setup_failure(status, &fault)
+
+
+def wait_any(list rings, timeout=None) -> list:
+    """Wait until a get() on at least one of the rings has an answer; `sage_qd.ring.wait` is the public form."""
+    cdef sq_ring *handles[128]
+    cdef uint32_t count = 0
+    cdef int status
+    cdef Ring ring
+    cdef uint64_t deadline_ns = deadline_of(True, timeout)
+    if not 0 < len(rings) <= 128:
+        raise ValueError(f"wait takes 1 to 128 rings, not {len(rings)}")
+    for ring in rings:
+        ring.check()
+        handles[count] = &ring.ring
+        count += 1
+    while True:
+        for ring in rings:
+            ring.check()
+            ring.calls += 1
+        with nogil:
+            status = sq_wait_any(handles, count, deadline_ns)
+        for ring in rings:
+            ring.calls -= 1
+        for ring in rings:
+            ring.finish()
+        if status == SQ_SYSTEM:
+            raise system_failure(&handles[0].fault)
+        if status != SQ_AGAIN:
+            break
+        PyErr_CheckSignals()
+    return [ring for ring in rings if ring.usable and sq_ready(&(<Ring?>ring).ring)]
+
+
+cdef class Ring:
+    """
+    One handle of a ring: bytes between threads and processes of this host, first in, first out.
+
+    Made by `create`, `attach` and `attach_or_create`. Safe in every thread that holds it and in forked children; other processes attach by
+    name, path or descriptor. Used as a context manager it closes itself.
+
+    Blocking operations take ``block`` and ``timeout`` as `queue.Queue` does: ``timeout`` in seconds, ``None`` for "as long
+    as it takes", zero or less for "try once". They return at most 50 ms after their timeout, notice signals within
+    50 ms, and let other threads run while they wait.
+
+    Every operation may raise `QueueClosedError` (this handle was closed) and `CorruptQueueError` (the shared bytes break a rule,
+    or the file shrank).
+    """
+
+    # -- Lifecycle ----------------------------------------------------------------------------------------------------
+
+    def __cinit__(self):
+        self.usable = False
+        self.mapped = False
+        self.calls = 0
+        self.views = 0
+
+    def __init__(self):
+        if not self.usable:
+            raise TypeError("make a Ring with sage_qd.ring.create(), attach() or attach_or_create()")
+
+    @staticmethod
+    def _from_fd(int fd, segment, spills) -> Ring:
+        """Attach to the ring in an open file; the handle owns the descriptor from then on, not when this raises."""
+        cdef Ring self = Ring.__new__(Ring)
+        cdef int status
+        with nogil:
+            status = sq_attach(&self.ring, fd)
+        if status:
+            raise setup_failure(status, &self.ring.fault)
+        self.usable = True
+        self.mapped = True
+        self.alone = self.ring.mode & (SQ_MODE_SINGLE_PRODUCER | SQ_MODE_SINGLE_CONSUMER) != 0
+        self.segment = segment
+        self.spills = spills
+        self.spill_above = sq_max_length(&self.ring)
+        if spills is not None:
+            threshold = self.ring.spill_threshold or sq_max_length(&self.ring) // 4
+            self.spill_above = min(threshold, sq_max_length(&self.ring))
+        return self
+
+    def close(self) -> None:
+        """
+        Give this handle up. The ring lives on for others; of a named ring, the last one who leaves removes the file.
+
+        Leases and roles of this handle are given back. Calls of other threads that wait on it raise `QueueClosedError` within
+        50 ms. Views of leased records stay readable; the memory is unmapped once they are gone. Closing twice does nothing.
+        """
+        if not self.usable:
+            return
+        self.usable = False
+        self.calls += 1
+        with nogil:
+            sq_detach(&self.ring)
+        self.calls -= 1
+        self.segment.leave(self.ring.fd)
+        self.finish()
+
+    cdef int finish(self) except -1:
+        """Unmap a closed handle once nobody is inside or looks at its memory."""
+        if self.usable or not self.mapped or self.calls or self.views:
+            return 0
+        self.mapped = False
+        sq_unmap(&self.ring)
+        self.segment.close(self.ring.fd)
+        return 0
+
+    def __dealloc__(self):
+        if not self.mapped:
+            return
+        if self.usable:
+            self.usable = False
+            sq_detach(&self.ring)
+            self.segment.leave(self.ring.fd)
+        sq_unmap(&self.ring)
+        self.segment.close(self.ring.fd)
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __reduce__(self):
+        raise errors.NotShareableError(what="a Ring", instead="send its name and attach to it on the other side")
+
+    def __repr__(self) -> str:
+        if not self.usable:
+            return f"<Ring {self.name!r}, closed>"
+        return f"<Ring {self.name!r}, {self.qsize()} items, {self.capacity_bytes:,} bytes>"
+
+    def _after_fork(self, int fd) -> None:
+        """Use `fd`, a description of our own of the same file, in place of the one shared with the parent."""
+        if self.mapped:
+            sq_after_fork(&self.ring)
+            os.dup2(fd, self.ring.fd, inheritable=False)
+        os.close(fd)
+
+    cdef int check(self) except -1:
+        if not self.usable:
+            raise errors.QueueClosedError(name=None if self.segment is None else self.name)
+        return 0
+
+    cdef object failure(self, int status):
+        """The exception for an answer of ring.h that is not SQ_OK."""
+        cdef sq_fault *fault = &self.ring.fault
+        cdef uint32_t slot
+        if status == SQ_EMPTY:
+            return errors.Empty()
+        if status == SQ_FULL:
+            return errors.Full()
+        if status == SQ_SHUTDOWN:
+            return errors.ShutDown()
+        if status == SQ_TOO_LARGE:
+            return errors.MessageTooLargeError(size=fault.value, limit=sq_max_length(&self.ring))
+        if status == SQ_CORRUPT:
+            return damage(fault)
+        if status == SQ_CHECKSUM:
+            return errors.CorruptQueueError(field="payload checksum of one item; it was taken out, the others are untouched")
+        if status == SQ_FENCED:
+            slot = self.ring.slot
+            return errors.FencedError(pid=os.getpid(), epoch=slot)
+        if status == SQ_NO_SLOT:
+            pids = [sq_party_pid(&self.ring, slot) for slot in range(SQ_PARTICIPANTS)]
+            return errors.TooManyParticipantsError(limit=SQ_PARTICIPANTS, live_pids=sorted(set(filter(None, pids))))
+        if status == SQ_ROLE_TAKEN:
+            return errors.RoleClaimedError(role=(<bytes>fault.field).decode(), pid=fault.value)
+        if status == SQ_INVALID:
+            return ValueError(f"not possible: {(<bytes>fault.field).decode()} is {fault.value:,} (limit {fault.wanted:,})")
+        assert status == SQ_SYSTEM, f"no exception for status {status}"
+        return system_failure(fault)
+
+    def set_codec(self, encoder, decoder) -> None:
+        """
+        Let put and get speak objects instead of bytes.
+
+        Exact ``bytes`` objects never meet the codec: they travel as they are, with tag 0.
+
+        Args:
+            encoder: ``encoder(object) -> (tag, parts)`` with a tag of 1 to 255 and a sequence of C-contiguous buffers, which
+                become one record without being joined first. ``None``: only bytes-like objects can be put.
+            decoder: ``decoder(tag, payload) -> object``; called after the item left the ring. ``payload`` is ``bytes``, or a
+                ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as they are.
+        """
+        self.encoder = encoder
+        self.decoder = decoder
+
+    # -- Write side ---------------------------------------------------------------------------------------------------
+
+    def put(self, data, bint block=True, timeout=None) -> None:
+        """
+        Append one item, waiting while the ring is full.
+
+        When this returns the item is in the ring and every process can see it. When it raises, the ring is unchanged.
+
+        Args:
+            data: Any C-contiguous buffer, or any object the codec takes; copied.
+            block: Whether to wait for room at all.
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Raises:
+            Full: No room within ``timeout``.
+            ShutDown: The ring was shut down.
+            MessageTooLargeError: It can never fit.
+            TypeError: ``data`` is no buffer, or ``timeout`` no number.
+        """
+        cdef int status
+        cdef sq_part part
+        cdef uint64_t length
+        if PyBytes_CheckExact(data):
+            if not self.usable:
+                self.check()
+            part.length = length = PyBytes_GET_SIZE(data)
+            part.data = PyBytes_AS_STRING(data)
+            if length <= COPY_WITH_GIL and length <= self.spill_above:
+                status = sq_put(&self.ring, part.data, part.length, 0)
+                if status == SQ_OK:
+                    return
+                if status != SQ_BUSY and (status != SQ_FULL or not block):
+                    raise self.failure(status)
+                self.put_waiting(&part, 1, 0, 0, deadline_of(block, timeout))
+                return
+            self.put_parts((data,), 0, deadline_of(block, timeout))
+        elif self.encoder is None:
+            self.put_parts((data,), 0, deadline_of(block, timeout))
+        else:
+            self.check()
+            tag, parts = self.encoder(data)
+            self.put_parts(parts, tag, deadline_of(block, timeout))
+
+    def put_nowait(self, data) -> None:
+        """Put without waiting: ``put(data, block=False)``."""
+        self.put(data, False)
+
+    def put_vectored(self, parts, uint8_t tag=0, bint block=True, timeout=None) -> None:
+        """
+        Append one item made of several buffers, without joining them first.
+
+        Args:
+            parts: At most 4 096 C-contiguous buffers.
+            tag: A mark that get and the decoder see.
+            block: Whether to wait for room at all.
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Raises:
+            Full: No room within ``timeout``.
+            ShutDown: The ring was shut down.
+            MessageTooLargeError: It can never fit.
+        """
+        self.put_parts(parts, tag, deadline_of(block, timeout))
+
+    cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1:
+        cdef Py_buffer buffers[8]
+        cdef sq_part views[8]
+        cdef Py_buffer *buffer = buffers
+        cdef sq_part *view = views
+        cdef Py_ssize_t count, held = 0, at
+        cdef uint64_t length = 0
+        self.check()
+        parts = parts if isinstance(parts, (tuple, list)) else tuple(parts)
+        count = len(parts)
+        if count > 4096:
+            raise ValueError(f"an item can have at most 4096 parts, not {count}")
+        if count > 8:
+            buffer = <Py_buffer *>PyMem_Malloc(count * sizeof(Py_buffer))
+            view = <sq_part *>PyMem_Malloc(count * sizeof(sq_part))
+        try:
+            if buffer == NULL or view == NULL:
+                raise MemoryError()
+            for at in range(count):
+                PyObject_GetBuffer(parts[at], &buffer[at], PyBUF_SIMPLE)
+                held += 1
+                view[at].data = buffer[at].buf
+                view[at].length = buffer[at].len
+                length += buffer[at].len
+            if length > self.spill_above:
+                if self.spills is None:
+                    raise errors.MessageTooLargeError(size=length, limit=sq_max_length(&self.ring))
+                self.put_spilled(parts, length, tag, deadline_ns)
+            else:
+                self.put_waiting(view, count, tag, 0, deadline_ns)
+        finally:
+            for at in range(held):
+                PyBuffer_Release(&buffer[at])
+            if count > 8:
+                PyMem_Free(buffer)
+                PyMem_Free(view)
+        return 0
+
+    cdef int put_waiting(
+        self, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags, uint64_t deadline_ns
+    ) except -1:
+        """Put, waiting for room until the deadline. The buffers are held by the caller."""
+        cdef int status
+        cdef uint32_t units = 2
+        cdef size_t at
+        for at in range(count):
+            units += <uint32_t>((parts[at].length + 15) // 16)
+        while True:
+            if self.alone:
+                status = sq_put_parts(&self.ring, parts, count, tag, flags)
+                if status == SQ_FULL or status == SQ_BUSY:
+                    self.calls += 1
+                    with nogil:
+                        if status == SQ_BUSY:
+                            status = sq_wait_lock(&self.ring, SQ_PRODUCERS)
+                            if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
+                                status = SQ_FULL
+                        else:
+                            status = sq_wait_turn(&self.ring, SQ_PRODUCERS, units, deadline_ns)
+                    self.calls -= 1
+                    if status == SQ_OK:
+                        status = SQ_AGAIN
+            else:
+                self.calls += 1
+                with nogil:
+                    status = sq_put_parts_wait(&self.ring, parts, count, tag, flags, deadline_ns)
+                self.calls -= 1
+            if status == SQ_OK:
+                self.finish()
+                return 0
+            if status != SQ_AGAIN:
+                self.finish()
+                raise self.failure(status)
+            if not self.usable:
+                self.finish()
+                self.check()
+            PyErr_CheckSignals()
+
+    def put_spilled(self, parts, uint64_t length, uint8_t tag, uint64_t deadline_ns) -> None:
+        """Put a payload into a spill file and its reference into the ring. Internal."""
+        cdef sq_part part
+        with self.spills.write(parts, length) as reference:
+            part.data = PyBytes_AS_STRING(reference)
+            part.length = PyBytes_GET_SIZE(reference)
+            self.put_waiting(&part, 1, tag, SQ_RECORD_SPILLED, deadline_ns)
+
+    def put_many(self, items, timeout=None) -> int:
+        """
+        Append many items in order, waiting while the ring is full; many become visible at once.
+
+        Args:
+            items: Any iterable of what put() takes; read to its end before the first is put.
+            timeout: Seconds to wait for all of them; ``None`` waits without end.
+
+        Returns:
+            How many were put: all, or those before the timeout, always a prefix.
+
+        Raises:
+            Full: Not even the first found room within ``timeout``.
+            ShutDown: The ring was shut down before the first was put; when some were put, their number is returned, and
+                the next call raises.
+            MessageTooLargeError: One of them can never fit; none was put.
+        """
+        cdef list queued = list(items)
+        cdef list tags = None
+        cdef Py_ssize_t at, count = len(queued), done = 0
+        cdef uint64_t deadline_ns = deadline_of(True, timeout), length
+        cdef int status
+        self.check()
+        for at in range(count):
+            item = queued[at]
+            if PyBytes_CheckExact(item):
+                length = PyBytes_GET_SIZE(item)
+            else:
+                if tags is None:
+                    tags = [0] * count
+                if self.encoder is None:
+                    item = (0, (item,))
+                else:
+                    item = self.encoder(item)
+                tags[at], parts = item
+                length = 0
+                for part in parts:
+                    length += len(part) if PyBytes_CheckExact(part) else memoryview(part).nbytes
+                queued[at] = parts[0] if len(parts) == 1 and PyBytes_CheckExact(parts[0]) else tuple(parts)
+            if length > self.spill_above and self.spills is None:
+                raise errors.MessageTooLargeError(size=length, limit=sq_max_length(&self.ring))
+        while done < count:
+            status = self.put_run(queued, tags, &done)
+            if status == SQ_OK:
+                continue
+            try:
+                # The one that found no room, is large or comes in parts: put() knows how to wait for it.
+                item = queued[done]
+                parts = (item,) if PyBytes_CheckExact(item) else item
+                self.put_parts(parts, 0 if tags is None else tags[done], deadline_ns)
+            except (errors.Full, errors.ShutDown):
+                if done:
+                    return done
+                raise
+            done += 1
+        return done
+
+    cdef int put_run(self, list items, list tags, Py_ssize_t *done) except -1:
+        """Put the next small ones in one turn, as far as they fit. SQ_OK: the turn was used up, go on."""
+        cdef sq_writer writer
+        cdef Py_ssize_t at = done[0], count = len(items), limit = at + TURN
+        cdef uint64_t length
+        cdef int status = sq_write_begin(&self.ring, &writer, False), ended
+        if status:
+            if status == SQ_BUSY or status == SQ_SHUTDOWN:
+                return status
+            raise self.failure(status)
+        while at < count and at < limit:
+            item = <object>items[at]
+            if not PyBytes_CheckExact(item):
+                status = SQ_AGAIN
+                break
+            length = PyBytes_GET_SIZE(item)
+            if length > COPY_WITH_GIL or length > self.spill_above:
+                status = SQ_AGAIN
+                break
+            status = sq_write_reserve(&writer, length, 0 if tags is None else <uint8_t>tags[at], 0)
+            if status:
+                break
+            memcpy(writer.payload, PyBytes_AS_STRING(item), length)
+            sq_write_next(&writer)
+            at += 1
+        ended = sq_write_end(&writer)
+        if ended:
+            raise self.failure(ended)
+        done[0] = at
+        return status
+
+    # -- Read side ----------------------------------------------------------------------------------------------------
+
+    def get(self, bint block=True, timeout=None):
+        """
+        Take the oldest item out, waiting while there is none.
+
+        Args:
+            block: Whether to wait at all.
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Returns:
+            ``bytes``, or what the decoder makes of them.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The ring was shut down, and nothing is left (or it was shut down immediately).
+            PayloadError: The decoder failed; the bytes are on the exception, and the item is gone.
+        """
+        cdef sq_reader reader
+        cdef sq_record record
+        cdef PyObject *item = NULL
+        cdef int status, ended
+        cdef uint8_t tag
+        if not self.usable:
+            self.check()
+        status = sq_read_begin(&self.ring, &reader, False)
+        if status == SQ_OK:
+            status = sq_read_next(&reader, &record)
+            if status == SQ_OK:
+                if record.length <= COPY_WITH_GIL and not record.flags & SQ_RECORD_SPILLED:
+                    if record.tag & TAG_WRITABLE:
+                        item = bytearray_new(<const char *>record.data, record.length)
+                    else:
+                        item = bytes_new(<const char *>record.data, record.length)
+                    if item != NULL:
+                        if not sq_intact(&self.ring, &record, record.data):
+                            status = SQ_CHECKSUM
+                        sq_read_take(&reader, &record)
+                else:
+                    status = SQ_BUSY  # too much to copy here
+                    ended = sq_read_end(&reader)
+                    payload = self.get_waiting(deadline_of(block, timeout), &tag)
+                    return payload if tag == 0 else self.decoded(tag, payload)
+            ended = sq_read_end(&reader)
+            if ended and item != NULL:
+                Py_DECREF(item)
+                raise self.failure(ended)
+            if status == SQ_OK:
+                if item == NULL:
+                    raise MemoryError()
+                payload = <object>item
+                Py_DECREF(item)
+                return payload if record.tag == 0 else self.decoded(record.tag, payload)
+            if item != NULL:
+                Py_DECREF(item)
+        if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring)):
+            raise self.failure(status)
+        payload = self.get_waiting(deadline_of(block, timeout), &tag)
+        return payload if tag == 0 else self.decoded(tag, payload)
+
+    def get_nowait(self):
+        """Take the oldest item out without waiting: ``get(block=False)``."""
+        return self.get(False)
+
+    cdef object decoded(self, uint8_t tag, object payload):
+        if self.decoder is None:
+            return payload
+        try:
+            return self.decoder(tag, payload)
+        except Exception as error:
+            raise errors.PayloadError(tag=tag, payload=bytes(payload)) from error
+
+    cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag):
+        """
+        Take the oldest item out, waiting until the deadline; the payload, with its tag in `tag`.
+
+        The memory for it exists before it is taken, so that running out of memory loses nothing.
+        """
+        cdef sq_record record
+        cdef size_t size = FIRST_GUESS
+        cdef void *room
+        cdef PyObject *raw
+        cdef int status
+        cdef bint writable = False
+        memory = None
+        while True:
+            if memory is None:
+                memory = self.new_payload(size, writable)
+                room = PyByteArray_AS_STRING(memory) if writable else <void *>PyBytes_AS_STRING(memory)
+            record.length = 0
+            record.tag = 0
+            self.calls += 1
+            if self.alone:
+                status = sq_get_once(&self.ring, room, size, &record, False, True)
+                if status == SQ_EMPTY or status == SQ_BUSY:
+                    with nogil:
+                        if status == SQ_BUSY:
+                            status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
+                            if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
+                                status = SQ_EMPTY
+                        elif sq_reap(&self.ring):
+                            status = SQ_AGAIN
+                        else:
+                            status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
+                    if status == SQ_OK:
+                        status = SQ_AGAIN
+            else:
+                with nogil:
+                    status = sq_get_wait(&self.ring, room, size, &record, deadline_ns)
+            self.calls -= 1
+            if not self.usable:
+                self.finish()
+                if status != SQ_OK:
+                    self.check()
+            if status == SQ_OK:
+                break
+            if status == SQ_TOO_SMALL:
+                size = record.length
+                writable = record.tag & TAG_WRITABLE != 0
+                memory = None
+            elif status == SQ_SPILLED_RECORD:
+                taken = self.get_spilled()
+                if taken is not None:
+                    tag[0] = taken[0]
+                    return taken[1]
+            elif status != SQ_AGAIN:
+                raise self.failure(status)
+            PyErr_CheckSignals()
+        tag[0] = record.tag
+        if bool(record.tag & TAG_WRITABLE) != writable:  # not what the one before it was
+            return bytearray(memory[:record.length]) if not writable else bytes(memory[:record.length])
+        if record.length == size:
+            return memory
+        if writable:
+            PyByteArray_Resize(memory, record.length)
+            return memory
+        raw = <PyObject *>memory
+        Py_INCREF(memory)
+        memory = None  # ours is the only reference now, as resizing demands
+        if _PyBytes_Resize(&raw, record.length) < 0:
+            raise MemoryError()
+        memory = <object>raw
+        Py_DECREF(raw)
+        return memory
+
+    cdef object new_payload(self, size_t size, bint writable):
+        cdef PyObject *raw = bytearray_new(NULL, size) if writable else bytes_new(NULL, size)
+        if raw == NULL:
+            raise MemoryError()
+        memory = <object>raw
+        Py_DECREF(raw)
+        return memory
+
+    cdef object get_spilled(self):
+        """Take out a record whose payload is in a spill file; None when somebody else was faster."""
+        cdef Lease lease
+        try:
+            lease = self.lease(False)
+        except errors.Empty:
+            return None
+        with lease:
+            if lease.spilled is None:
+                payload = bytes(lease)
+            else:
+                payload = lease.spilled
+            return lease.record.tag, bytearray(payload) if lease.record.tag & TAG_WRITABLE else bytes(payload)
+
+    def get_into(self, buffer, bint block=True, timeout=None) -> int:
+        """
+        Take the oldest item out, straight into memory of the caller; no codec is asked.
+
+        Args:
+            buffer: Writable, C-contiguous; its start receives the payload.
+            block: Whether to wait at all.
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Returns:
+            Payload bytes written.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The ring was shut down, and nothing is left.
+            MessageTooLargeError: The item is longer than ``buffer``, or lies in a spill file; it stays in the ring.
+        """
+        cdef Py_buffer view
+        cdef sq_record record
+        cdef int status
+        cdef uint64_t deadline_ns = deadline_of(block, timeout)
+        self.check()
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            while True:
+                record.length = 0
+                self.calls += 1
+                if self.alone:
+                    status = sq_get_once(&self.ring, view.buf, view.len, &record, False, True)
+                    if status == SQ_EMPTY or status == SQ_BUSY:
+                        with nogil:
+                            if status == SQ_BUSY:
+                                status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
+                                if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
+                                    status = SQ_EMPTY
+                            else:
+                                status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
+                        if status == SQ_OK:
+                            status = SQ_AGAIN
+                else:
+                    with nogil:
+                        status = sq_get_wait(&self.ring, view.buf, view.len, &record, deadline_ns)
+                self.calls -= 1
+                if status == SQ_OK:
+                    self.finish()
+                    return record.length
+                if not self.usable:
+                    self.finish()
+                    self.check()
+                if status == SQ_TOO_SMALL or status == SQ_SPILLED_RECORD:
+                    raise errors.MessageTooLargeError(size=record.length, limit=view.len)
+                if status != SQ_AGAIN:
+                    raise self.failure(status)
+                PyErr_CheckSignals()
+        finally:
+            PyBuffer_Release(&view)
+
+    def get_many(self, Py_ssize_t max_items, Py_ssize_t max_bytes=0, timeout=None) -> list:
+        """
+        Take out what is there, in order: at least one item (waiting for it), at most ``max_items``.
+
+        Args:
+            max_items: Upper bound of the list's length, at least 1.
+            max_bytes: Stop before the payloads exceed this sum (the first item always comes); 0 for no bound.
+            timeout: Seconds to wait for the first item; ``None`` waits without end, 0 does not wait.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The ring was shut down, and nothing is left.
+            PayloadError: The decoder failed on one; the other objects are on the exception.
+        """
+        cdef list items = [], tags = None
+        cdef uint8_t tag
+        cdef uint64_t deadline_ns = deadline_of(True, timeout)
+        if max_items < 1:
+            raise ValueError(f"max_items must be at least 1, not {max_items}")
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must be 0 or more, not {max_bytes}")
+        self.check()
+        tags = self.get_run(items, max_items, max_bytes)
+        if not items:
+            payload = self.get_waiting(deadline_ns, &tag)
+            items.append(payload)
+            if max_items > 1 and (max_bytes == 0 or len(payload) < max_bytes):
+                tags = self.get_run(items, max_items, max_bytes)
+            if tag:
+                if tags is None:
+                    tags = [0] * len(items)
+                tags[0] = tag
+        if tags is None or self.decoder is None:
+            return items
+        return self.decode_all(items, tags)
+
+    cdef list get_run(self, list items, Py_ssize_t max_items, Py_ssize_t max_bytes):
+        """
+        Append to `items` what can be had without waiting; their tags (for all of `items`), or None when all are 0.
+
+        All of it happens under the lock with the GIL held, hence the size of a turn; what it allocates cannot run Python code.
+        """
+        cdef sq_reader reader
+        cdef sq_record record
+        cdef PyObject *raw
+        cdef int status, ended
+        cdef Py_ssize_t total = 0, before = len(items), index
+        cdef PyObject *taken[TURN]
+        cdef uint8_t marks[TURN]
+        cdef Py_ssize_t count
+        cdef bint again = True
+        cdef list tags = None
+        if before:
+            total = len(items[0])
+        while again and len(items) < max_items:
+            status = sq_read_begin(&self.ring, &reader, False)
+            if status:
+                if len(items) or status == SQ_BUSY or status == SQ_SHUTDOWN:
+                    return tags
+                raise self.failure(status)
+            count = 0
+            while count < TURN and len(items) + count < max_items:
+                status = sq_read_next(&reader, &record)
+                if status or record.length > COPY_WITH_GIL or record.flags & SQ_RECORD_SPILLED:
+                    break
+                if max_bytes and total + record.length > max_bytes and (count or len(items)):
+                    break
+                if not sq_intact(&self.ring, &record, record.data):
+                    break  # get() will say so
+                if record.tag & TAG_WRITABLE:
+                    raw = bytearray_new(<const char *>record.data, record.length)
+                else:
+                    raw = bytes_new(<const char *>record.data, record.length)
+                if raw == NULL:
+                    break
+                taken[count] = raw
+                marks[count] = record.tag
+                total += record.length
+                count += 1
+                sq_read_take(&reader, &record)
+            ended = sq_read_end(&reader)
+            again = count == TURN
+            for index in range(count):
+                if marks[index] and tags is None:
+                    tags = [0] * len(items)
+                items.append(<object>taken[index])
+                Py_DECREF(taken[index])
+                if tags is not None:
+                    tags.append(marks[index])
+            if ended and not items:
+                raise self.failure(ended)
+        return tags
+
+    cdef list decode_all(self, list items, list tags):
+        cdef Py_ssize_t at
+        cdef list objects = []
+        failed = None
+        for at in range(len(items)):
+            try:
+                objects.append(self.decoder(tags[at], items[at]) if tags[at] else items[at])
+            except Exception as error:
+                if failed is None:
+                    failed = (tags[at], items[at], error)
+                else:  # still no byte is lost
+                    objects.append(errors.PayloadError(tag=tags[at], payload=bytes(items[at])))
+        if failed is not None:
+            raise errors.PayloadError(tag=failed[0], payload=bytes(failed[1]), items=objects) from failed[2]
+        return objects
+
+    def peek(self):
+        """
+        Look at the oldest item without taking it; the answer may be outdated when it arrives.
+
+        Raises:
+            Empty: There is none.
+            ShutDown: The ring was shut down, and nothing is left.
+        """
+        cdef sq_record record
+        cdef size_t size = FIRST_GUESS
+        cdef int status
+        while True:
+            self.check()
+            memory = bytearray(size)
+            room = <char *>PyByteArray_AS_STRING(memory)
+            record.length = 0
+            if self.alone:
+                status = sq_get_once(&self.ring, room, size, &record, False, False)
+            else:
+                self.calls += 1
+                with nogil:
+                    status = sq_get_once(&self.ring, room, size, &record, True, False)
+                self.calls -= 1
+                self.finish()
+            if status == SQ_OK:
+                payload = memory[:record.length] if record.tag & TAG_WRITABLE else bytes(memory[:record.length])
+                return payload if record.tag == 0 else self.decoded(record.tag, payload)
+            if status == SQ_SPILLED_RECORD:
+                with self.lease(False) as lease:
+                    payload = lease.value
+                    lease.nack()
+                    return payload
+            if status == SQ_TOO_SMALL:
+                size = record.length
+            elif status != SQ_AGAIN and status != SQ_BUSY:
+                raise self.failure(status)
+            PyErr_CheckSignals()
+
+    def lease(self, bint block=True, timeout=None) -> Lease:
+        """
+        Take the oldest item on trial: it stays in the ring, hidden from others, until the lease is settled.
+
+        ``ack()`` takes it out, ``nack()`` gives it back, as does the death of this process: then it comes before
+        everything younger, marked as redelivered. A lease shows the payload in place, without a copy.
+
+        Args:
+            block: Whether to wait at all.
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The ring was shut down, and nothing is left.
+            TooManyParticipantsError: 512 handles hold leases already.
+        """
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef int status
+        cdef uint64_t deadline_ns = deadline_of(block, timeout)
+        self.check()
+        lease.owner = self
+        while True:
+            self.calls += 1
+            if self.alone:
+                status = sq_lease(&self.ring, False, &lease.record)
+                if status == SQ_EMPTY or status == SQ_BUSY:
+                    with nogil:
+                        if status == SQ_BUSY:
+                            status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
+                            if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
+                                status = SQ_EMPTY
+                        elif sq_reap(&self.ring):
+                            status = SQ_AGAIN
+                        else:
+                            status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
+                    if status == SQ_OK:
+                        status = SQ_AGAIN
+            else:
+                with nogil:
+                    status = sq_lease_wait(&self.ring, &lease.record, deadline_ns)
+            self.calls -= 1
+            if status == SQ_OK:
+                break
+            if not self.usable:
+                self.finish()
+                self.check()
+            if status != SQ_AGAIN:
+                raise self.failure(status)
+            PyErr_CheckSignals()
+        lease.held = True
+        if lease.record.flags & SQ_RECORD_SPILLED:
+            try:
+                lease.reference = lease.record.data[:lease.record.length]
+                if self.spills is None:
+                    raise errors.CorruptQueueError(field="spill reference in a ring without spill files")
+                lease.spilled = self.spills.read(lease.reference)
+            except errors.CorruptQueueError:
+                lease.ack()  # what it refers to is gone: giving it back would stop everybody behind it
+                raise
+        return lease
+
+    def clear(self) -> int:
+        """Drop every item that nobody holds by lease, and return how many."""
+        cdef uint32_t dropped = 0
+        cdef int status
+        self.check()
+        if self.spills is not None and self.stats().spills:
+            return self.clear_one_by_one()
+        while True:
+            if self.alone:
+                status = sq_clear(&self.ring, False, &dropped)
+            else:
+                self.calls += 1
+                with nogil:
+                    status = sq_clear(&self.ring, True, &dropped)
+                self.calls -= 1
+                self.finish()
+            if status == SQ_OK:
+                return dropped
+            if status != SQ_AGAIN and status != SQ_BUSY:
+                raise self.failure(status)
+            self.check()
+            PyErr_CheckSignals()
+
+    def clear_one_by_one(self) -> int:
+        """Clear a ring that has spill files, which go with their items. Internal."""
+        cdef Py_ssize_t dropped = 0, bound = self.qsize()
+        while dropped < bound:
+            try:
+                self.lease(False).ack()
+            except (errors.Empty, errors.ShutDown):
+                break
+            dropped += 1
+        return dropped
+
+    def shutdown(self, bint immediate=False) -> int:
+        """
+        Shut the ring down for everybody: put raises `ShutDown` from now on, get once everything was taken.
+
+        All waiting calls in all processes notice at once. Shutting down twice does nothing more.
+
+        Args:
+            immediate: Also drop what is queued; get raises at once.
+
+        Returns:
+            How many items were dropped.
+        """
+        cdef uint32_t dropped = 0
+        cdef int status
+        self.check()
+        self.calls += 1
+        with nogil:
+            status = sq_shutdown(&self.ring, immediate, &dropped)
+        self.calls -= 1
+        self.finish()
+        if status:
+            raise self.failure(status)
+        return dropped
+
+    # -- Inspection and administration --------------------------------------------------------------------------------
+
+    def resize(self, uint64_t capacity_bytes, timeout=None) -> None:
+        """
+        Grow the data region; what is queued stays, and other processes notice by themselves.
+
+        Args:
+            capacity_bytes: The new size, rounded up to a power of two. The size it has already does nothing.
+            timeout: Seconds to wait for both locks of the ring.
+
+        Raises:
+            ValueError: Smaller than it is, beyond 16 GiB, or the ring has single roles.
+            QueueNoSpaceError: The file system has no room; the ring is unchanged.
+            TimeoutError: A lock could not be had in time.
+            OSError: An anonymous ring is sealed against growing (EPERM).
+        """
+        cdef int status
+        cdef uint64_t deadline_ns = deadline_of(True, timeout), until
+        self.check()
+        while True:
+            until = sq_now_ns() + SQ_SLICE_NS
+            self.calls += 1
+            with nogil:
+                status = sq_resize(&self.ring, capacity_bytes, until if until < deadline_ns else deadline_ns)
+            self.calls -= 1
+            self.finish()
+            if status == SQ_OK:
+                self.spill_above = self.spill_above if self.spills is not None else sq_max_length(&self.ring)
+                return
+            if status == SQ_SYSTEM and self.ring.fault.error == 28:  # ENOSPC
+                raise errors.QueueNoSpaceError(wanted=capacity_bytes, free=self.segment.free_bytes())
+            if status != SQ_AGAIN:
+                raise self.failure(status)
+            if sq_now_ns() >= deadline_ns:
+                raise TimeoutError("the locks of the ring could not be had in time")
+            self.check()
+            PyErr_CheckSignals()
+
+    def qsize(self) -> int:
+        """Items that can be taken now: a moment's estimate while others are active, exact when nobody is."""
+        self.check()
+        return sq_depth(&self.ring)
+
+    def empty(self) -> bool:
+        """Whether nothing can be taken now: a moment's estimate."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether ``max_items`` are queued, or not even an empty item would fit: a moment's estimate."""
+        cdef sq_stats stats
+        self.check()
+        sq_stats_read(&self.ring, &stats)
+        return stats.depth + stats.leased >= self.ring.max_items or stats.depth_bytes + 32 > stats.capacity_bytes
+
+    def figures(self) -> dict:
+        """The counters of the segment's header, as `stats` shows them, and the histogram."""
+        cdef sq_stats stats
+        self.check()
+        sq_stats_read(&self.ring, &stats)
+        cdef dict counters = stats
+        counters["histogram"] = [sq_histogram_count(&self.ring, bucket) for bucket in range(SQ_HISTOGRAM_BUCKETS)]
+        return counters
+
+    def stats(self):
+        """Counters since the ring was made, by all parties: see `RingStats`. Costs no lock."""
+        from sage_qd.ring.stats import RingStats
+
+        return RingStats.of(self.figures(), unlinked=self.segment.unlinked(self.ring.fd))
+
+    def spilled_ids(self) -> list:
+        """Names of the spill files that items in the ring refer to, as numbers."""
+        cdef uint64_t ids[1024]
+        cdef uint64_t *room = ids
+        cdef size_t found = 0, capacity = 1024, at
+        cdef int status
+        self.check()
+        while True:
+            self.calls += 1
+            with nogil:
+                status = sq_spilled(&self.ring, True, room, capacity, &found)
+            self.calls -= 1
+            self.finish()
+            try:
+                if status == SQ_OK and found <= capacity:
+                    return [room[at] for at in range(found)]
+            finally:
+                if room != ids:
+                    PyMem_Free(room)
+                    room = ids
+                    capacity = 1024
+            if status == SQ_OK:
+                capacity = 2 * found
+                room = <uint64_t *>PyMem_Malloc(capacity * sizeof(uint64_t))
+                if room == NULL:
+                    raise MemoryError()
+            elif status != SQ_AGAIN:
+                raise self.failure(status)
+            PyErr_CheckSignals()
+
+    def unlink(self) -> None:
+        """Remove the name: nobody can attach any more, and who is attached goes on. Removing it twice does nothing."""
+        self.check()
+        self.segment.unlink(self.ring.fd)
+
+    def fileno(self) -> int:
+        """The descriptor of the segment, which is close-on-exec; never read or write it."""
+        self.check()
+        return self.ring.fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return not self.usable
+
+    @property
+    def name(self) -> str | None:
+        """The name it was created under; None for anonymous rings and rings in a file of their own."""
+        return self.segment.name
+
+    @property
+    def namespace(self) -> str | None:
+        """The folder of its name."""
+        return self.segment.namespace
+
+    @property
+    def path(self) -> str | None:
+        """Where the segment lies; None for anonymous rings."""
+        return self.segment.path
+
+    @property
+    def instance(self) -> str:
+        """32 hexadecimal digits that no other ring has, not even a later one of the same name."""
+        return (<bytes>self.ring.instance[:16]).hex()
+
+    @property
+    def codec(self) -> int:
+        """The number given at creation, for the layer above."""
+        return self.ring.codec
+
+    @property
+    def created_ns(self) -> int:
+        """When it was created: nanoseconds since the epoch, wall clock."""
+        return self.ring.created_ns
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Size of the data region. Each record takes 16 bytes more than its payload, rounded up to 16; some take 32."""
+        cdef sq_stats stats
+        self.check()
+        sq_stats_read(&self.ring, &stats)
+        return stats.capacity_bytes
+
+    @property
+    def max_items(self) -> int:
+        """The bound in items; 0 when bounded by bytes alone."""
+        return 0 if self.ring.max_items == SQ_ITEMS_MAX else self.ring.max_items
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The longest payload that a record can hold; longer ones spill, where the ring can."""
+        self.check()
+        return sq_max_length(&self.ring)
+
+    @property
+    def spill_threshold(self) -> int | None:
+        """Payloads longer than this go to a spill file; None when there are none and they are refused."""
+        return None if self.spills is None else self.spill_above
+
+    @property
+    def single_producer(self) -> bool:
+        """Whether only one handle may put."""
+        return self.ring.mode & SQ_MODE_SINGLE_PRODUCER != 0
+
+    @property
+    def single_consumer(self) -> bool:
+        """Whether only one handle may get."""
+        return self.ring.mode & SQ_MODE_SINGLE_CONSUMER != 0
+
+    @property
+    def checksum(self) -> bool:
+        """Whether each payload carries a CRC-32C that get verifies."""
+        return self.ring.mode & SQ_MODE_CHECKSUM != 0
+
+
+cdef class Lease:
+    """
+    One item on trial: see `Ring.lease`. As a context manager it is acked at the end, or given back on an exception.
+
+    Supports the buffer protocol: ``memoryview(lease)`` is the payload in the ring itself, read-only and without a copy. The
+    memory is good until the lease is settled; after that others may overwrite it, and a view shows what they wrote.
+    A lease that is dropped unsettled is given back.
+    """
+
+    def __init__(self):
+        if not self.held:
+            raise TypeError("make a Lease with Ring.lease()")
+
+    def __dealloc__(self):
+        if self.held and self.owner is not None and self.owner.usable:
+            sq_nack(&self.owner.ring, not self.owner.alone, &self.record)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self.spilled is not None:
+            PyObject_GetBuffer(self.spilled, buffer, flags)
+            return
+        if not self.held:
+            raise ValueError("the lease is settled: its memory belongs to others now")
+        PyBuffer_FillInfo(buffer, self, <void *>self.record.data, self.record.length, 1, flags)
+        self.owner.views += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.owner.views -= 1
+        self.owner.finish()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        if self.held:
+            self.settle(kind is None)
+
+    def __reduce__(self):
+        raise errors.NotShareableError(what="a Lease", instead="send a copy of its data")
+
+    def __repr__(self) -> str:
+        state = "held" if self.held else "settled"
+        return f"<Lease of {self.record.length:,} bytes, attempt {self.attempt}, {state}>"
+
+    cdef int settle(self, bint accept) except -1:
+        cdef int status
+        cdef Ring owner = self.owner
+        if not self.held:
+            raise ValueError("the lease is settled already")
+        while True:
+            owner.check()
+            owner.calls += 1
+            if owner.alone:
+                status = sq_ack(&owner.ring, False, &self.record) if accept else sq_nack(&owner.ring, False, &self.record)
+            else:
+                with nogil:
+                    if accept:
+                        status = sq_ack(&owner.ring, True, &self.record)
+                    else:
+                        status = sq_nack(&owner.ring, True, &self.record)
+            owner.calls -= 1
+            owner.finish()
+            if status == SQ_OK:
+                break
+            if status == SQ_FENCED:
+                self.held = False
+            if status != SQ_AGAIN and status != SQ_BUSY:
+                raise owner.failure(status)
+            PyErr_CheckSignals()
+        if accept and self.reference is not None:
+            owner.spills.remove(self.reference)
+        self.held = False
+        return 0
+
+    def ack(self) -> None:
+        """
+        The item is done with: it leaves the ring.
+
+        Raises:
+            FencedError: The item was given to somebody else meanwhile (this process is a fork of the holder).
+            ValueError: The lease is settled already.
+        """
+        self.settle(True)
+
+    def nack(self) -> None:
+        """
+        Give the item back: the next get or lease receives it, marked as redelivered.
+
+        Raises:
+            FencedError: The item was given to somebody else meanwhile.
+            ValueError: The lease is settled already.
+        """
+        self.settle(False)
+
+    @property
+    def data(self) -> memoryview:
+        """The payload: a read-only view on the ring itself."""
+        return memoryview(self)
+
+    @property
+    def value(self):
+        """The object that the decoder builds on `data` without a copy (``bytes`` for items put as bytes)."""
+        if self.record.tag == 0:
+            return bytes(memoryview(self))
+        return self.owner.decoded(self.record.tag, memoryview(self))
+
+    @property
+    def tag(self) -> int:
+        """The mark it was put with; 0 for plain bytes."""
+        return self.record.tag
+
+    @property
+    def attempt(self) -> int:
+        """How many times it was leased before and came back; stops counting at 255."""
+        return SQ_LEASE_ATTEMPT(self.record.lease)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held it before."""
+        return self.attempt > 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acked or given back."""
+        return not self.held

@@ -1,0 +1,559 @@
+"""
+Where rings live: create, attach, list and remove segments.
+
+A named segment is the file ``/dev/shm/sage-qd-<uid>/<namespace>/<name>``; folders are 0700, files 0600. A file gets its
+name when it is complete, so nobody attaches to a half-made one and a killed creator leaves nothing. Whoever is attached
+holds a shared ``flock``, which the kernel drops with the process; who can turn it into an exclusive one is the last, and
+removes the file. Whoever attaches looks again, with the lock, whether the file still has its name.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import fcntl
+import os
+import re
+import stat
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sage_qd.errors import (
+    CorruptQueueError,
+    GeometryMismatchError,
+    InsecureQueueError,
+    InvalidQueueNameError,
+    QueueExistsError,
+    QueueNoSpaceError,
+    QueueNotFoundError,
+)
+from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, wait_any
+from sage_qd.ring.spill import SpillFiles, free_bytes, is_unlocked, link_into_place, remove_if_there
+
+MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+SHARED_MEMORY = "/dev/shm"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a ring is made with; compared when somebody attaches expecting it."""
+
+    capacity_bytes: int
+    max_items: int
+    single_producer: bool
+    single_consumer: bool
+    checksum: bool
+    codec: int
+
+    @classmethod
+    def found(cls, ring: Ring) -> Settings:
+        """Read them from a ring."""
+        return cls(
+            ring.capacity_bytes, ring.max_items, ring.single_producer, ring.single_consumer, ring.checksum, ring.codec
+        )
+
+    @property
+    def mode(self) -> int:
+        """The bits in the header."""
+        return (
+            MODE_SINGLE_PRODUCER * self.single_producer
+            | MODE_SINGLE_CONSUMER * self.single_consumer
+            | MODE_CHECKSUM * self.checksum
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """For messages."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One named segment, as `list_segments` found it."""
+
+    name: str
+    namespace: str
+    path: str
+    size_bytes: int
+    in_use: bool
+
+
+class Segment:
+    """The file behind one handle."""
+
+    def __init__(self, path: str | None, *, name: str | None, namespace: str | None, identity: tuple[int, int]) -> None:
+        self.path = path
+        self.name = name
+        self.namespace = namespace
+        self._identity = identity
+
+    def leave(self, descriptor: int) -> None:
+        """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
+        if self.path is None or self.name is None or not self._is_ours(descriptor):
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # others are attached
+        self.unlink(descriptor)
+
+    def unlink(self, descriptor: int) -> None:
+        """Remove the name, if it is still that of this file, and its spill files."""
+        if self.path is None or self.unlinked(descriptor):
+            return
+        remove_if_there(self.path)
+        SpillFiles(self.path).remove_all()
+
+    def unlinked(self, descriptor: int) -> bool:
+        """Whether the name is gone, or belongs to another file by now."""
+        if self.path is None:
+            return False
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def close(self, descriptor: int) -> None:
+        """Close the descriptor, unless somebody did and the number names another file now."""
+        if self._is_ours(descriptor):
+            os.close(descriptor)
+
+    def free_bytes(self) -> int | None:
+        """What the file system has left."""
+        return None if self.path is None else free_bytes(os.path.dirname(self.path))
+
+    def _is_ours(self, descriptor: int) -> bool:
+        try:
+            found = os.fstat(descriptor)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return False
+            raise
+        return (found.st_dev, found.st_ino) == self._identity
+
+
+# -- The public functions ---------------------------------------------------------------------------------------------
+
+
+def create(
+    name: str | None = None,
+    *,
+    namespace: str = "default",
+    path: str | os.PathLike[str] | None = None,
+    anonymous: bool = False,
+    capacity_bytes: int = 1 << 20,
+    max_items: int = 0,
+    single_producer: bool = False,
+    single_consumer: bool = False,
+    checksum: bool = False,
+    spill_threshold: int | None = None,
+    codec: int = 0,
+    start: tuple[int, int] = (0, 0),
+) -> Ring:
+    """
+    Make a new ring; exactly one of ``name``, ``path`` and ``anonymous`` says where.
+
+    Args:
+        name: In the folder of this user and ``namespace``; removed when the last handle of any process is closed or gone.
+        namespace: Folder of the name; the same rules.
+        path: A file of its own, that outlives all processes until it is removed.
+        anonymous: No name at all; it travels by inheritance (fork) or as a file descriptor. Cannot grow or spill.
+        capacity_bytes: Size of the data region, 1 to 16 GiB; rounded up to a power of two, at least 4 096.
+        max_items: Exact bound in items; 0 or less means bounded by bytes alone.
+        single_producer: Only one handle at a time may put, which makes it cheaper; a second one gets `RoleClaimedError`.
+        single_consumer: The same for get.
+        checksum: Give each payload a CRC-32C, verified by get.
+        spill_threshold: Payloads above this many bytes go to a file beside the ring; None for a quarter of the capacity.
+        codec: A number for the layer above, kept in the header.
+        start: Where positions and item counters start; for tests of their wrap.
+
+    Raises:
+        QueueExistsError: The name is taken.
+        QueueNoSpaceError: The space cannot be reserved; nothing is left behind.
+        InvalidQueueNameError: The name breaks a rule.
+        InsecureQueueError: The folder could be under someone else's control.
+        OSError: What the system says about descriptors, limits or missing folders.
+    """
+    settings = checked_settings(
+        capacity_bytes, max_items, single_producer, single_consumer, checksum, spill_threshold, codec
+    )
+    if (name is not None) + (path is not None) + bool(anonymous) != 1:
+        raise TypeError("give exactly one of name, path and anonymous=True")
+    threshold = spill_threshold or 0
+    if anonymous:
+        descriptor = os.memfd_create("sage-qd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return _formatted(descriptor, settings, threshold, start, None, name=None, namespace=None)
+    if name is not None:
+        where = os.path.join(named_folder(namespace), checked_name(name))
+    else:
+        where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
+    descriptor = _nameless_file(os.path.dirname(where))
+    return _formatted(
+        descriptor, settings, threshold, start, where, name=name, namespace=namespace if name is not None else None
+    )
+
+
+def attach(
+    name: str | None = None,
+    *,
+    namespace: str = "default",
+    path: str | os.PathLike[str] | None = None,
+    fd: int | None = None,
+) -> Ring:
+    """
+    Open a ring that exists: by name, by path, or through the descriptor of an anonymous one (which stays yours).
+
+    Raises:
+        QueueNotFoundError: There is none.
+        InsecureQueueError: The file is not a private file of this user.
+        CorruptQueueError: It is no ring, or a damaged one.
+        IncompatibleQueueError: It was made by another version, or on another kind of machine.
+        NamespaceMismatchError: It was made in another PID namespace, so the deaths of its users cannot be noticed.
+    """
+    if (name is not None) + (path is not None) + (fd is not None) != 1:
+        raise TypeError("give exactly one of name, path and fd")
+    if fd is not None:
+        return _attached_descriptor(fd)
+    if name is not None:
+        where = os.path.join(named_folder(namespace, make=False), checked_name(name))
+    else:
+        where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
+    shown = name if name is not None else where
+    while True:
+        descriptor = _opened(where, shown)
+        try:
+            _check_private(descriptor, where)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits only for a last one who is leaving
+            if os.fstat(descriptor).st_nlink == 0:
+                os.close(descriptor)
+                continue  # it left and took the file along: whoever has the name now is the one to open
+            return _adopted(
+                descriptor, where, name=name, namespace=namespace if name is not None else None
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def attach_or_create(
+    name: str,
+    *,
+    namespace: str = "default",
+    capacity_bytes: int = 1 << 20,
+    max_items: int = 0,
+    single_producer: bool = False,
+    single_consumer: bool = False,
+    checksum: bool = False,
+    spill_threshold: int | None = None,
+    codec: int = 0,
+) -> Ring:
+    """
+    Open the ring of that name, or make it; free of races between any number of processes.
+
+    Raises:
+        GeometryMismatchError: It exists with other settings; both are listed.
+    """
+    wanted = checked_settings(
+        capacity_bytes, max_items, single_producer, single_consumer, checksum, spill_threshold, codec
+    )
+    while True:
+        try:
+            ring = attach(name, namespace=namespace)
+        except QueueNotFoundError:
+            try:
+                return create(
+                    name,
+                    namespace=namespace,
+                    capacity_bytes=capacity_bytes,
+                    max_items=max_items,
+                    single_producer=single_producer,
+                    single_consumer=single_consumer,
+                    checksum=checksum,
+                    spill_threshold=spill_threshold,
+                    codec=codec,
+                )
+            except QueueExistsError:
+                continue
+        found = Settings.found(ring)
+        if found != wanted:
+            ring.close()
+            raise GeometryMismatchError(name=name, wanted=wanted.as_dict(), found=found.as_dict())
+        return ring
+
+
+def wait(rings: Sequence[Ring], timeout: float | None = None) -> list[Ring]:
+    """
+    Wait until a get on at least one of the rings has an answer (an item, or `ShutDown`), and return those.
+
+    One system call watches all of them; needs Linux 5.16. Somebody else may be faster, so follow it with ``get_nowait``.
+
+    Args:
+        rings: 1 to 128 open rings.
+        timeout: Seconds; ``None`` waits without end. The list is empty when nothing came.
+    """
+    return wait_any(list(rings), timeout)
+
+
+def directory() -> Path:
+    """The folder of this user's named segments; it may not exist yet."""
+    return Path(SHARED_MEMORY) / f"sage-qd-{os.geteuid()}"
+
+
+def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
+    """All named segments of this user, or those of one namespace, sorted."""
+    found = []
+    for folder in _namespaces(namespace):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if "~" not in entry.name and entry.is_file(follow_symlinks=False):
+                size = entry.stat(follow_symlinks=False).st_size
+                found.append(SegmentInfo(entry.name, folder.name, entry.path, size, not is_unlocked(entry.path)))
+    return found
+
+
+def clean_segments(namespace: str | None = None) -> list[str]:
+    """
+    Remove the segments that nobody is attached to, and spill files that nobody refers to; return their paths.
+
+    Items in a segment whose users were all killed go with it: attach first if they matter.
+    """
+    removed = []
+    for info in list_segments(namespace):
+        spills = SpillFiles(info.path)
+        if not info.in_use:
+            removed += [info.path, *spills.listed()]
+            remove_if_there(info.path)
+            spills.remove_all()
+        elif candidates := spills.unlocked():
+            with attach(info.name, namespace=info.namespace) as ring:
+                removed += spills.remove_orphans(candidates, ring.spilled_ids())
+    for folder in _namespaces(namespace):
+        names = {entry.name for entry in os.scandir(folder)}
+        for name in sorted(names):
+            if "~" in name and name.partition("~")[0] not in names and is_unlocked(str(folder / name)):
+                remove_if_there(str(folder / name))
+                removed.append(str(folder / name))
+    return removed
+
+
+# -- Arguments --------------------------------------------------------------------------------------------------------
+
+
+def checked_name(name: str) -> str:
+    """Refuse what could leave the folder, or be unreadable in it."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be text, not {type(name).__name__}")
+    if not NAME.fullmatch(name):
+        raise InvalidQueueNameError(name=name, rule=NAME_RULE)
+    return name
+
+
+def checked_number(what: str, value: object, low: int, high: int) -> int:
+    """Refuse everything but an integer in its range, before any system call."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an integer, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{what} must be from {low:,} to {high:,}, not {value:,}")
+    return value
+
+
+def checked_settings(
+    capacity_bytes: int,
+    max_items: int,
+    single_producer: bool,
+    single_consumer: bool,
+    checksum: bool,
+    spill_threshold: int | None,
+    codec: int,
+) -> Settings:
+    """Check the arguments of create(), and round the capacity as the ring will."""
+    checked_number("capacity_bytes", capacity_bytes, 1, CAPACITY_MAX)
+    checked_number("max_items", max_items, -(1 << 63), ITEMS_MAX)
+    checked_number("codec", codec, 0, (1 << 32) - 1)
+    if spill_threshold is not None:
+        checked_number("spill_threshold", spill_threshold, 1, CAPACITY_MAX)
+    rounded = max(4096, os.sysconf("SC_PAGESIZE"), 1 << (capacity_bytes - 1).bit_length())
+    return Settings(
+        rounded, max(max_items, 0), bool(single_producer), bool(single_consumer), bool(checksum), codec
+    )
+
+
+# -- Folders and files ------------------------------------------------------------------------------------------------
+
+
+def named_folder(namespace: str, *, make: bool = True) -> str:
+    """The checked folder of a namespace."""
+    folder = directory() / checked_name(namespace)
+    for step in (folder.parent, folder):
+        if make:
+            try:
+                os.mkdir(step, 0o700)
+            except FileExistsError:
+                pass  # ours or not: the look below decides
+        try:
+            found = os.stat(step, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # attach() will say that there is no such queue
+        if not stat.S_ISDIR(found.st_mode):
+            raise InsecureQueueError(path=str(step), reason="it is not a folder", stat=found)
+        if found.st_uid != os.geteuid():
+            raise InsecureQueueError(path=str(step), reason=f"it belongs to user {found.st_uid}", stat=found)
+        if found.st_mode & 0o077:
+            raise InsecureQueueError(path=str(step), reason="others may enter it", stat=found)
+    return str(folder)
+
+
+def _namespaces(namespace: str | None) -> list[Path]:
+    top = directory()
+    if not top.is_dir():
+        return []
+    wanted = [checked_name(namespace)] if namespace is not None else sorted(os.listdir(top))
+    return [top / name for name in wanted if (top / name).is_dir()]
+
+
+def _nameless_file(folder: str) -> int:
+    """Open a file that has no name yet."""
+    descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # whatever the umask says
+    return descriptor
+
+
+def _formatted(
+    descriptor: int,
+    settings: Settings,
+    threshold: int,
+    start: tuple[int, int],
+    where: str | None,
+    *,
+    name: str | None,
+    namespace: str | None,
+) -> Ring:
+    """Make the empty file a ring, attach to it, and only then give it its name."""
+    try:
+        try:
+            format_segment(
+                descriptor,
+                capacity_bytes=settings.capacity_bytes,
+                max_items=settings.max_items,
+                spill_threshold=threshold,
+                mode=settings.mode,
+                codec=settings.codec,
+                start_units=start[0],
+                start_items=start[1],
+            )
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            free = None if where is None else free_bytes(os.path.dirname(where))
+            raise QueueNoSpaceError(wanted=settings.capacity_bytes, free=free) from error
+        if where is None:
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS | fcntl.F_SEAL_SEAL)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if where is not None:
+            try:
+                link_into_place(descriptor, where)
+            except FileExistsError as error:
+                raise QueueExistsError(name=name if name is not None else where) from error
+        return _adopted(descriptor, where, name=name, namespace=namespace)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _opened(where: str, shown: str) -> int:
+    """Open what has the name, never following links, never waiting."""
+    try:
+        return os.open(where, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise QueueNotFoundError(name=shown) from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.ENODEV):
+            found = os.stat(where, follow_symlinks=False)
+            raise InsecureQueueError(path=where, reason=os.strerror(error.errno), stat=found) from error
+        raise
+
+
+def _check_private(descriptor: int, where: str) -> None:
+    """The file must be a plain one of this user, closed to others, with no second name."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        reason = "it is not a regular file"
+    elif found.st_uid != os.geteuid():
+        reason = f"it belongs to user {found.st_uid}"
+    elif found.st_mode & 0o077:
+        reason = f"its mode {stat.S_IMODE(found.st_mode):04o} lets others in"
+    elif found.st_nlink > 1:
+        reason = f"it has {found.st_nlink} names"
+    else:
+        return
+    raise InsecureQueueError(path=where, reason=reason, stat=found)
+
+
+def _attached_descriptor(fd: int) -> Ring:
+    descriptor = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of our own, for the flock
+    try:
+        try:
+            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        except OSError as error:
+            raise InsecureQueueError(path=f"descriptor {fd}", reason="it is no memory file") from error
+        if seals & SEALS != SEALS:
+            raise InsecureQueueError(path=f"descriptor {fd}", reason="it is not sealed: it could shrink under us")
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return _adopted(descriptor, None, name=None, namespace=None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace: str | None) -> Ring:
+    """Map the file, check it, and remember the handle for fork and exit."""
+    found = os.fstat(descriptor)
+    segment = Segment(where, name=name, namespace=namespace, identity=(found.st_dev, found.st_ino))
+    if found.st_size == 0:
+        raise CorruptQueueError(field="file size", value=0, wanted="a segment")
+    ring = Ring._from_fd(descriptor, segment, None if where is None else SpillFiles(where))
+    _handles.add(ring)
+    return ring
+
+
+# -- Fork and exit ----------------------------------------------------------------------------------------------------
+
+_handles: weakref.WeakSet[Ring] = weakref.WeakSet()
+_for_child: list[tuple[Ring, int]] = []
+
+
+def _before_fork() -> None:
+    """Open a second description of each segment for the child: one that it shared with us would share the lock too."""
+    for ring in list(_handles):
+        if not ring.closed:
+            descriptor = os.open(f"/proc/self/fd/{ring.fileno()}", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _for_child.append((ring, descriptor))
+
+
+def _after_fork_in_parent() -> None:
+    """Drop our side of the child's descriptions; its own keeps the lock."""
+    while _for_child:
+        os.close(_for_child.pop()[1])
+
+
+def _after_fork_in_child() -> None:
+    while _for_child:
+        ring, descriptor = _for_child.pop()
+        ring._after_fork(descriptor)
+
+
+def _close_all() -> None:
+    """At exit, so that the last process removes what it leaves."""
+    for ring in list(_handles):
+        ring.close()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+atexit.register(_close_all)

@@ -1,0 +1,163 @@
+"""
+Spill files: where payloads go that would take too much of the ring.
+
+A spill file lies beside its segment, named ``<segment>~<16 hexadecimal digits>``; the record in the ring holds 16 bytes:
+that number and the payload's length. The file is written and linked into place before the record is put, and removed
+after the record was taken, so what a killed process leaves is a file that no record refers to. The writer holds a
+shared ``flock`` on it until the record is in the ring; `remove_orphans` takes an unlocked file without a record for what it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sage_qd.errors import CorruptQueueError, QueueNoSpaceError
+
+REFERENCE = struct.Struct("<QQ")
+
+
+class SpillFiles:
+    """The spill files of one segment. Safe in threads and processes: every file has one writer and one remover."""
+
+    def __init__(self, segment: str) -> None:
+        self.prefix = segment + "~"
+
+    def path(self, number: int) -> str:
+        """Where the file with that number lies."""
+        return f"{self.prefix}{number:016x}"
+
+    @contextmanager
+    def write(self, parts: Sequence[bytes | bytearray | memoryview], length: int) -> Iterator[bytes]:
+        """
+        Write one payload; yields the reference to put. The file is removed when the body raises.
+
+        Raises:
+            QueueNoSpaceError: The file system is full; nothing is left behind.
+        """
+        number = secrets.randbits(64)
+        path = self.path(number)
+        descriptor = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            self._fill(descriptor, parts, length)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            link_into_place(descriptor, path)
+            try:
+                yield REFERENCE.pack(number, length)
+            except BaseException:
+                os.unlink(path)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, descriptor: int, parts: Sequence[bytes | bytearray | memoryview], length: int) -> None:
+        try:
+            os.posix_fallocate(descriptor, 0, max(length, 1))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise QueueNoSpaceError(wanted=length, free=free_bytes(os.path.dirname(self.prefix))) from error
+        for part in parts:
+            rest = memoryview(part).cast("B")
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+    def read(self, reference: bytes) -> bytes:
+        """
+        Read the payload that a record refers to.
+
+        Raises:
+            CorruptQueueError: The reference or the file is not what a writer makes.
+        """
+        if len(reference) != REFERENCE.size:
+            raise CorruptQueueError(field="spill reference", value=reference.hex(), wanted=f"{REFERENCE.size} bytes")
+        number, length = REFERENCE.unpack(reference)
+        try:
+            descriptor = os.open(self.path(number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise CorruptQueueError(field="spill file", value=f"{number:016x}", wanted="a file beside the ring") from error
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size < length:
+                found = os.fstat(descriptor).st_size
+                raise CorruptQueueError(field="spill file size", value=found, wanted=length)
+            return file.read(length)
+
+    def remove(self, reference: bytes) -> None:
+        """Remove the file of a record that was taken out."""
+        remove_if_there(self.path(REFERENCE.unpack(reference)[0]))
+
+    def listed(self) -> list[str]:
+        """All files there are, in no order."""
+        folder, prefix = os.path.split(self.prefix)
+        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(prefix)]
+
+    def unlocked(self) -> list[str]:
+        """Those whose writer is done, or dead."""
+        return [path for path in self.listed() if is_unlocked(path)]
+
+    def remove_orphans(self, candidates: Sequence[str], referred: Sequence[int]) -> list[str]:
+        """
+        Remove those of `candidates` that no record refers to.
+
+        Args:
+            candidates: From `unlocked`, asked *before* `referred` was read from the ring.
+            referred: Numbers that records in the ring hold.
+        """
+        wanted = {self.path(number) for number in referred}
+        orphans = [path for path in candidates if path not in wanted]
+        for path in orphans:
+            remove_if_there(path)
+        return orphans
+
+    def remove_all(self) -> None:
+        """Remove every file: the ring itself is gone."""
+        for path in self.listed():
+            remove_if_there(path)
+
+
+def is_unlocked(path: str) -> bool:
+    """Whether nobody holds a lock on the file; False when it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def remove_if_there(path: str) -> None:
+    """Unlink; somebody else having done so is fine."""
+    Path(path).unlink(missing_ok=True)
+
+
+def link_into_place(descriptor: int, path: str) -> None:
+    """
+    Give a nameless file its name, in one step.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    folder, name = os.path.split(path)
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Only with a folder descriptor does Python use linkat(2), which can follow the link that /proc shows.
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=at, follow_symlinks=True)
+    finally:
+        os.close(at)
+
+
+def free_bytes(folder: str) -> int:
+    """What the file system has left for us."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
