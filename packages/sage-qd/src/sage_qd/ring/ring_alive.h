@@ -23,6 +23,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "ring_atomics.h"
 #include "ring_status.h"
 
 /* What this thread tells the kernel and others about itself. Private memory. */
@@ -48,7 +49,7 @@ static __attribute__((noinline, cold)) void sq_thread_look_up(void) {
     sq_self.forks = sq_forks;
 }
 
-static inline sq_thread *sq_thread_current(void) {
+SQ_HOT sq_thread *sq_thread_current(void) {
     if (__builtin_expect(sq_self.forks != sq_forks, 0)) sq_thread_look_up();
     return &sq_self;
 }

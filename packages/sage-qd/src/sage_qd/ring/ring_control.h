@@ -22,7 +22,7 @@ static inline int sq_drop_all(sq_ring *ring, uint32_t *dropped) {
     } else {
         sq_reader reader = {.ring = ring, .map = ring->map, .tail = sq_load64(&side->other_cache),
                             .at = sq_load64(&header->leases.cursor), .disordered = true};
-        sq_record record;
+        sq_record record = {0};
         int status;
         while ((status = sq_read_next(&reader, &record)) == SQ_OK) {
             record.stamp_ns = 0;
@@ -49,9 +49,9 @@ static inline int sq_clear(sq_ring *ring, bool wait, uint32_t *dropped) {
     return status;
 }
 
-/* No put succeeds after this returned. The bit is set under the producers' lock, so that no put is under way; a lock that
- * cannot be had within a slice (its owner is stopped) is not waited for: that one put may still be let in, and its
- * item is delivered like those before it. With `immediate`, what is queued is dropped; *dropped says how many. */
+/* No put succeeds after this returned. The bit is set under the producers' lock, so that no put is under way. A lock that
+ * cannot be had within a slice (its owner is stopped) is not waited for, and with a single producer there is none: such a
+ * put looks again just before it publishes. With `immediate`, what is queued is dropped; *dropped says how many. */
 static inline int sq_shutdown(sq_ring *ring, bool immediate, uint32_t *dropped) {
     sq_header *header = ring->header;
     *dropped = 0;

@@ -44,17 +44,17 @@ static inline long sq_futex_wake(sq_word32 *word, uint32_t count) {
     return sq_futex(word, FUTEX_WAKE, count > INT32_MAX ? INT32_MAX : count, SQ_FOREVER);
 }
 
-static inline void sq_lock_announce(sq_thread *self, sq_word32 *lock) {
+SQ_HOT void sq_lock_announce(sq_thread *self, sq_word32 *lock) {
     if (self->robust) self->robust->list_op_pending = (void *)((char *)lock - self->robust->futex_offset);
     sq_crash_fence();
 }
-static inline void sq_lock_forget(sq_thread *self) {
+SQ_HOT void sq_lock_forget(sq_thread *self) {
     sq_crash_fence();
     if (self->robust) self->robust->list_op_pending = NULL;
 }
 
 /* Takes the lock if that is possible at once. `extra` is FUTEX_WAITERS when others may sleep on it, else 0. */
-static inline enum sq_lock_result sq_lock_attempt(sq_word32 *lock, sq_thread *self, uint32_t extra) {
+SQ_HOT enum sq_lock_result sq_lock_attempt(sq_word32 *lock, sq_thread *self, uint32_t extra) {
     uint32_t found = 0;
     if (__builtin_expect(sq_compare_exchange32(lock, &found, self->id | extra), 1)) {
         SQ_POINT(lock_taken);
@@ -74,7 +74,7 @@ static inline enum sq_lock_result sq_lock_attempt(sq_word32 *lock, sq_thread *se
     return SQ_LOCK_BUSY;
 }
 
-static inline enum sq_lock_result sq_lock_try(sq_word32 *lock) {
+SQ_HOT enum sq_lock_result sq_lock_try(sq_word32 *lock) {
     sq_thread *self = sq_thread_current();
     sq_lock_announce(self, lock);
     enum sq_lock_result result = sq_lock_attempt(lock, self, 0);
@@ -125,7 +125,7 @@ static inline enum sq_lock_result sq_lock_wait(sq_word32 *lock, uint64_t deadlin
     }
 }
 
-static inline void sq_lock_free(sq_word32 *lock) {
+SQ_HOT void sq_lock_free(sq_word32 *lock) {
     sq_thread *self = sq_thread_current();
     uint32_t found = sq_exchange_full32(lock, 0); /* L1, L2 */
     SQ_POINT(lock_freed);

@@ -90,8 +90,13 @@ static inline uint32_t sq_crc32c(const void *data, size_t length) {
     return ~sq_crc_plain(~0u, data, length);
 }
 
-static inline int sq_fail(sq_fault *fault, int status, const char *field, uint64_t offset, uint64_t value, uint64_t wanted) {
+static __attribute__((noinline, cold)) void sq_note_fault(sq_fault *fault, const char *field, uint64_t offset, uint64_t value,
+                                                          uint64_t wanted) {
     *fault = (sq_fault){.field = field, .offset = offset, .value = value, .wanted = wanted, .error = errno};
+}
+/* Notes why, and returns `status`. Two functions, so that the compiler sees that it is never SQ_OK. */
+SQ_HOT int sq_fail(sq_fault *fault, int status, const char *field, uint64_t offset, uint64_t value, uint64_t wanted) {
+    sq_note_fault(fault, field, offset, value, wanted);
     return status;
 }
 

@@ -24,7 +24,7 @@ typedef struct {
 
 static inline uint64_t sq_max_length(sq_ring *ring) { return (uint64_t)ring->map->capacity * SQ_UNIT - 2 * SQ_UNIT; }
 
-static inline int sq_write_begin(sq_ring *ring, sq_writer *writer, bool wait) {
+SQ_HOT int sq_write_begin(sq_ring *ring, sq_writer *writer, bool wait) {
     int status = sq_enter(ring, SQ_PRODUCERS, wait);
     if (__builtin_expect(status, 0)) return status;
     sq_header *header = ring->header;
@@ -43,7 +43,7 @@ static inline int sq_write_begin(sq_ring *ring, sq_writer *writer, bool wait) {
 }
 
 /* Is there room? Looks at head again only when it seems not. */
-static inline bool sq_write_fits(sq_writer *writer, uint32_t units) {
+SQ_HOT bool sq_write_fits(sq_writer *writer, uint32_t units) {
     uint64_t used = sq_units(writer->tail) - sq_units(writer->head);
     uint32_t items = sq_items(writer->tail) - sq_items(writer->head);
 #ifdef SQ_PLANT_MAX_ITEMS_OFF_BY_ONE
@@ -66,7 +66,7 @@ static __attribute__((noinline)) int sq_write_look_again(sq_writer *writer, uint
 }
 
 /* Makes room for one record and writes its fixed part; the caller fills writer->payload. */
-static inline int sq_write_reserve(sq_writer *writer, uint64_t length, uint8_t tag, uint8_t flags) {
+SQ_HOT int sq_write_reserve(sq_writer *writer, uint64_t length, uint8_t tag, uint8_t flags) {
     sq_ring *ring = writer->ring;
     uint32_t sequence = sq_items(writer->tail);
     bool sampled = (sequence & (SQ_SAMPLE_EVERY - 1)) == 0;
@@ -100,7 +100,7 @@ static inline int sq_write_reserve(sq_writer *writer, uint64_t length, uint8_t t
 }
 
 /* The payload is complete: count the record in. Not published before sq_write_end(). */
-static inline void sq_write_next(sq_writer *writer) {
+SQ_HOT void sq_write_next(sq_writer *writer) {
     if (__builtin_expect(writer->ring->mode & SQ_MODE_CHECKSUM, 0))
         ((sq_record_extension *)(writer->payload - SQ_UNIT))->crc32c = sq_crc32c(writer->payload, writer->length);
     SQ_POINT(put_copied);
@@ -114,12 +114,19 @@ static inline void sq_write_next(sq_writer *writer) {
 }
 
 /* Publishes what was counted in, leaves the producers' side, wakes consumers. */
-static inline int sq_write_end(sq_writer *writer) {
+SQ_HOT int sq_write_end(sq_writer *writer) {
     sq_ring *ring = writer->ring;
     sq_header *header = ring->header;
     if (__builtin_expect(sq_load32(&ring->broken), 0)) {
         sq_leave(ring, SQ_PRODUCERS);
         return sq_poisoned(ring);
+    }
+    /* Only where sq_shutdown() could not have the lock (we were stopped with it, or a role replaces it) can this have
+     * changed since sq_write_begin(). Consumers may be gone already: what is published now would never be taken. */
+    if (__builtin_expect(sq_load32(&header->control.state) != 0, 0)) {
+        writer->items = 0;
+        sq_leave(ring, SQ_PRODUCERS);
+        return sq_load32(&header->control.state) & SQ_STATE_POISONED ? sq_poisoned(ring) : SQ_SHUTDOWN;
     }
     if (writer->items) {
         sq_store_release64(&header->tail, writer->tail); /* W1 */
@@ -134,7 +141,7 @@ static inline int sq_write_end(sq_writer *writer) {
 }
 
 /* One record from several buffers. `wait`: for the lock, at most one slice; never for room. */
-static inline int sq_put_once(sq_ring *ring, const sq_part *parts, size_t count, uint64_t length, uint8_t tag, uint8_t flags,
+SQ_HOT int sq_put_once(sq_ring *ring, const sq_part *parts, size_t count, uint64_t length, uint8_t tag, uint8_t flags,
                               bool wait) {
     sq_writer writer;
     int status = sq_write_begin(ring, &writer, wait);
@@ -166,7 +173,7 @@ static inline int sq_put_parts(sq_ring *ring, const sq_part *parts, size_t count
     return sq_put_once(ring, parts, count, sq_parts_length(parts, count), tag, flags, false);
 }
 
-static inline int sq_put(sq_ring *ring, const void *data, size_t length, uint8_t tag) {
+SQ_HOT int sq_put(sq_ring *ring, const void *data, size_t length, uint8_t tag) {
     sq_part part = {data, length};
     return sq_put_once(ring, &part, 1, length, tag, 0, false);
 }

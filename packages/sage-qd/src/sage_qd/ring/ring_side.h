@@ -36,16 +36,19 @@ static inline uint64_t sq_count64(uint64_t count, uint64_t position) {
     return count + (uint64_t)(int64_t)(int32_t)(sq_items(position) - (uint32_t)count);
 }
 
-/* Somebody found damage: say so to everybody, once, and wake all. Always returns SQ_CORRUPT. */
-static __attribute__((noinline, cold)) int sq_poison(sq_ring *ring, const char *field, uint64_t offset, uint64_t value,
-                                                     uint64_t wanted) {
+static __attribute__((noinline, cold)) void sq_poison_ring(sq_ring *ring, uint64_t offset) {
     uint64_t none = 0;
     sq_control *control = &ring->header->control;
-    sq_fail(&ring->fault, SQ_CORRUPT, field, offset, value, wanted);
     if (sq_compare_exchange64(&control->poison, &none, offset + 1)) sq_store32(&control->poisoned_by, (uint32_t)getpid());
     sq_or_release32(&control->state, SQ_STATE_POISONED);
     sq_event_wake_all(&ring->header->not_empty);
     sq_event_wake_all(&ring->header->not_full);
+}
+
+/* Somebody found damage: say so to everybody, once, and wake all. Always returns SQ_CORRUPT. */
+SQ_HOT int sq_poison(sq_ring *ring, const char *field, uint64_t offset, uint64_t value, uint64_t wanted) {
+    sq_fail(&ring->fault, SQ_CORRUPT, field, offset, value, wanted);
+    sq_poison_ring(ring, offset);
     return SQ_CORRUPT;
 }
 
@@ -71,7 +74,7 @@ typedef struct {
     uint8_t tag, flags;
 } sq_seen;
 
-static inline int sq_see(sq_ring *ring, const sq_map *map, uint64_t position, uint32_t available, sq_seen *seen) {
+SQ_HOT int sq_see(sq_ring *ring, const sq_map *map, uint64_t position, uint32_t available, sq_seen *seen) {
     sq_record_header *at = sq_record_at(map, position);
     uint32_t sequence = *(volatile uint32_t *)&at->sequence;
     uint16_t zero = *(volatile uint16_t *)&at->zero;
@@ -158,35 +161,42 @@ static __attribute__((noinline, cold)) int sq_recover(sq_ring *ring, enum sq_whi
     return sq_settle(ring, map);
 }
 
-static inline void sq_leave(sq_ring *ring, enum sq_which which) {
+SQ_HOT void sq_leave(sq_ring *ring, enum sq_which which) {
     if (__builtin_expect(ring->mode & sq_role_bit(which), 0))
         sq_full_fence(); /* F1, where no lock is freed */
     else
         sq_lock_free(&sq_side_of(ring, which)->lock);
 }
 
-/* The lock itself, also on a ring with single roles. `wait`: up to one slice (without the GIL). */
-static inline int sq_take_lock(sq_ring *ring, enum sq_which which, bool wait) {
+/* The lock is not free, or its last owner died, or the ring was resized. */
+static __attribute__((noinline)) int sq_take_lock_slow(sq_ring *ring, enum sq_which which, enum sq_lock_result result,
+                                                       bool wait) {
     sq_side *side = sq_side_of(ring, which);
-    enum sq_lock_result result = sq_lock_try(&side->lock);
-    if (__builtin_expect(result == SQ_LOCK_BUSY, 0)) {
+    if (result == SQ_LOCK_BUSY) {
         if (!wait) return SQ_BUSY;
         result = sq_lock_wait(&side->lock, SQ_FOREVER, ring->device, ring->inode);
         if (result == SQ_LOCK_BUSY) return SQ_AGAIN;
     }
     int status = SQ_OK;
-    if (__builtin_expect(sq_load64(&ring->header->control.geometry) != ring->map->word, 0)) status = sq_remap(ring);
+    if (sq_load64(&ring->header->control.geometry) != ring->map->word) status = sq_remap(ring);
     /* Where a role replaces the lock, its holder may be at work: only who takes the role over may repair. */
-    if (__builtin_expect(result == SQ_LOCK_INHERITED, 0) && !status && !(ring->mode & sq_role_bit(which)))
-        status = sq_recover(ring, which);
-    if (__builtin_expect(status, 0)) sq_lock_free(&side->lock);
+    if (result == SQ_LOCK_INHERITED && !status && !(ring->mode & sq_role_bit(which))) status = sq_recover(ring, which);
+    if (status) sq_lock_free(&side->lock);
     return status;
+}
+
+/* The lock itself, also on a ring with single roles. `wait`: up to one slice (without the GIL). */
+SQ_HOT int sq_take_lock(sq_ring *ring, enum sq_which which, bool wait) {
+    enum sq_lock_result result = sq_lock_try(&sq_side_of(ring, which)->lock);
+    if (__builtin_expect(result == SQ_LOCK_TAKEN && sq_load64(&ring->header->control.geometry) == ring->map->word, 1))
+        return SQ_OK;
+    return sq_take_lock_slow(ring, which, result, wait);
 }
 
 static int sq_claim_role(sq_ring *ring, enum sq_which which, bool wait);
 
 /* Enters one side: with its lock, or with the role that makes the lock unnecessary. */
-static inline int sq_enter(sq_ring *ring, enum sq_which which, bool wait) {
+SQ_HOT int sq_enter(sq_ring *ring, enum sq_which which, bool wait) {
     if (__builtin_expect(!(ring->mode & sq_role_bit(which)), 1)) return sq_take_lock(ring, which, wait);
     if (__builtin_expect(!(ring->roles & sq_role_bit(which)) || ring->forks != sq_forks, 0)) {
         int status = sq_claim_role(ring, which, wait);

@@ -27,7 +27,7 @@ typedef struct {
     bool disordered;
 } sq_reader;
 
-static inline int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
+SQ_HOT int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
     int status = sq_enter(ring, SQ_CONSUMERS, wait);
     if (__builtin_expect(status, 0)) return status;
     sq_header *header = ring->header;
@@ -71,7 +71,7 @@ static __attribute__((noinline)) int sq_read_look_again(sq_reader *reader) {
 }
 
 /* Finds the next record that nobody holds. Does not take it. */
-static inline int sq_read_next(sq_reader *reader, sq_record *record) {
+SQ_HOT int sq_read_next(sq_reader *reader, sq_record *record) {
     for (;;) {
         uint32_t available = sq_units(reader->tail) - sq_units(reader->at);
         if (__builtin_expect(available - 1 >= reader->map->capacity, 0)) { /* nothing, or an unbelievable amount */
@@ -150,7 +150,7 @@ static inline void sq_disorder(sq_header *header, uint64_t end) {
 }
 
 /* The record's bytes were copied out (or are not wanted): it leaves the ring at the latest with sq_read_end(). */
-static inline void sq_read_take(sq_reader *reader, const sq_record *record) {
+SQ_HOT void sq_read_take(sq_reader *reader, const sq_record *record) {
     sq_header *header = reader->ring->header;
     uint64_t end = sq_advance(record->position, record->units, 1);
     SQ_POINT(take_copied);
@@ -167,7 +167,7 @@ static inline void sq_read_take(sq_reader *reader, const sq_record *record) {
 }
 
 /* Releases what was taken, leaves the consumers' side, wakes producers. */
-static inline int sq_read_end(sq_reader *reader) {
+SQ_HOT int sq_read_end(sq_reader *reader) {
     sq_ring *ring = reader->ring;
     sq_header *header = ring->header;
     int status = SQ_OK;
@@ -194,7 +194,7 @@ static inline int sq_read_end(sq_reader *reader) {
     return status;
 }
 
-static inline bool sq_intact(const sq_ring *ring, const sq_record *record, const void *copy) {
+SQ_HOT bool sq_intact(const sq_ring *ring, const sq_record *record, const void *copy) {
     if (__builtin_expect(!(ring->mode & SQ_MODE_CHECKSUM), 1)) return true;
     return (record->flags & SQ_RECORD_EXTENDED) && sq_crc32c(copy, record->length) == record->crc32c;
 }
@@ -219,8 +219,10 @@ static inline int sq_get_once(sq_ring *ring, void *buffer, size_t size, sq_recor
             }
 #endif
             memcpy(buffer, record->data, record->length);
-            if (!sq_intact(ring, record, buffer)) status = SQ_CHECKSUM;
-            if (take) sq_read_take(&reader, record);
+            if (take) {
+                if (!sq_intact(ring, record, buffer)) status = SQ_CHECKSUM;
+                sq_read_take(&reader, record);
+            }
         }
     }
     int ended = sq_read_end(&reader);
