@@ -100,7 +100,6 @@ cdef extern from "ring.h" nogil:
     int sq_ack(sq_ring *ring, bint wait, const sq_record *record)
     int sq_nack(sq_ring *ring, bint wait, const sq_record *record)
 
-    bint sq_spin(sq_ring *ring, sq_which which, uint32_t units)
     int sq_wait_turn(sq_ring *ring, sq_which which, uint32_t units, uint64_t deadline_ns)
     int sq_wait_lock(sq_ring *ring, sq_which which)
     int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns)
@@ -122,6 +121,8 @@ cdef class Ring:
     cdef uint64_t spill_above     # payloads longer than this go to a spill file
     cdef object encoder           # object -> (tag, parts), or None: bytes-like objects only
     cdef object decoder           # (tag, buffer) -> object, or None
+    cdef object plain_decoder     # buffer -> object for tag 1, or None
+    cdef list pending             # (tag, payload) taken out, but their decoder was interrupted; None when there are none
     cdef object segment           # where it lives: see segment.py
     cdef object spills            # the spill files beside it, or None: see spill.py
     cdef object __weakref__
@@ -141,6 +142,7 @@ cdef class Ring:
     cdef list get_run(self, list items, Py_ssize_t max_items, Py_ssize_t max_bytes)
     cdef list decode_all(self, list items, list tags)
     cdef object decoded(self, uint8_t tag, object payload)
+    cdef object decoded_view(self, uint8_t tag, object view)
 
 
 cdef class Lease:

@@ -8,14 +8,12 @@ to wait, and what copies much, runs without the GIL, in slices of at most 50 ms 
 No Python code runs while a lock of the ring is held.
 """
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -30,7 +28,8 @@ cdef extern from "Python.h":
     PyObject *bytearray_new "PyByteArray_FromStringAndSize" (const char *data, Py_ssize_t size)
     int _PyBytes_Resize(PyObject **item, Py_ssize_t size)
     int PyByteArray_Resize(object item, Py_ssize_t size) except -1
-    void Py_DECREF "Py_DECREF" (PyObject *item)
+    void Py_DECREF(PyObject *item)
+    void Py_XINCREF(PyObject *item)
 
 # Copies of more bytes than this run without the GIL: about 5 us, twice what giving it up and taking it back costs
 # with another thread waiting (benchmarks/README.md).
@@ -304,20 +303,23 @@ cdef class Ring:
         assert status == SQ_SYSTEM, f"no exception for status {status}"
         return system_failure(fault)
 
-    def set_codec(self, encoder, decoder) -> None:
+    def set_codec(self, encoder, decoder, plain_decoder=None) -> None:
         """
         Let put and get speak objects instead of bytes.
 
         Exact ``bytes`` objects never meet the codec: they travel as they are, with tag 0.
 
         Args:
-            encoder: ``encoder(object) -> (tag, parts)`` with a tag of 1 to 255 and a sequence of C-contiguous buffers, which
-                become one record without being joined first. ``None``: only bytes-like objects can be put.
+            encoder: ``encoder(object)`` returns ``bytes``, which get tag 1, or ``(tag, parts)``: a tag of 1 to 255 and a
+                sequence of C-contiguous buffers, which become one record without being joined first. ``None``: only
+                bytes-like objects can be put.
             decoder: ``decoder(tag, payload) -> object``; called after the item left the ring. ``payload`` is ``bytes``, or a
                 ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as they are.
+            plain_decoder: ``plain_decoder(payload) -> object`` is called for tag 1 in place of ``decoder``, to save a call.
         """
         self.encoder = encoder
         self.decoder = decoder
+        self.plain_decoder = plain_decoder
 
     # -- Write side ---------------------------------------------------------------------------------------------------
 
@@ -341,26 +343,28 @@ cdef class Ring:
         cdef int status
         cdef sq_part part
         cdef uint64_t length
+        cdef uint8_t tag = 0
+        if not self.usable:
+            self.check()
+        if not PyBytes_CheckExact(data) and self.encoder is not None:
+            data = self.encoder(data)
+            if PyBytes_CheckExact(data):
+                tag = 1
+            else:
+                self.put_parts(data[1], data[0], deadline_of(block, timeout))
+                return
         if PyBytes_CheckExact(data):
-            if not self.usable:
-                self.check()
             part.length = length = PyBytes_GET_SIZE(data)
             part.data = PyBytes_AS_STRING(data)
             if length <= COPY_WITH_GIL and length <= self.spill_above:
-                status = sq_put(&self.ring, part.data, part.length, 0)
+                status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_OK:
                     return
                 if status != SQ_BUSY and (status != SQ_FULL or not block):
                     raise self.failure(status)
-                self.put_waiting(&part, 1, 0, 0, deadline_of(block, timeout))
+                self.put_waiting(&part, 1, tag, 0, deadline_of(block, timeout))
                 return
-            self.put_parts((data,), 0, deadline_of(block, timeout))
-        elif self.encoder is None:
-            self.put_parts((data,), 0, deadline_of(block, timeout))
-        else:
-            self.check()
-            tag, parts = self.encoder(data)
-            self.put_parts(parts, tag, deadline_of(block, timeout))
+        self.put_parts((data,), tag, deadline_of(block, timeout))
 
     def put_nowait(self, data) -> None:
         """Put without waiting: ``put(data, block=False)``."""
@@ -500,10 +504,10 @@ cdef class Ring:
                 if tags is None:
                     tags = [0] * count
                 if self.encoder is None:
-                    item = (0, (item,))
+                    tags[at], parts = 0, (item,)
                 else:
                     item = self.encoder(item)
-                tags[at], parts = item
+                    tags[at], parts = (1, (item,)) if PyBytes_CheckExact(item) else item
                 length = 0
                 for part in parts:
                     length += len(part) if PyBytes_CheckExact(part) else memoryview(part).nbytes
@@ -582,6 +586,8 @@ cdef class Ring:
         cdef uint8_t tag
         if not self.usable:
             self.check()
+        if self.pending is not None:
+            return self.decoded(0, None)
         status = sq_read_begin(&self.ring, &reader, False)
         if status == SQ_OK:
             status = sq_read_next(&reader, &record)
@@ -622,12 +628,33 @@ cdef class Ring:
         return self.get(False)
 
     cdef object decoded(self, uint8_t tag, object payload):
-        if self.decoder is None:
+        """
+        Turn a payload that has left the ring into an object; a payload of None means the first pending one.
+
+        When a signal handler (Ctrl-C) ends the decoder, the payload waits in `pending` for the next get.
+        """
+        if payload is None:
+            tag, payload = self.pending.pop(0)
+            if not self.pending:
+                self.pending = None
+        if tag == 0 or self.decoder is None:
             return payload
         try:
-            return self.decoder(tag, payload)
+            return self.plain_decoder(payload) if tag == 1 and self.plain_decoder is not None else self.decoder(tag, payload)
         except Exception as error:
             raise errors.PayloadError(tag=tag, payload=bytes(payload)) from error
+        except BaseException:
+            self.pending = [(tag, payload), *(self.pending or ())]
+            raise
+
+    cdef object decoded_view(self, uint8_t tag, object view):
+        """Build an object on a payload that is still in the ring."""
+        if self.decoder is None:
+            return view
+        try:
+            return self.decoder(tag, view)
+        except Exception as error:
+            raise errors.PayloadError(tag=tag, payload=bytes(view)) from error
 
     cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag):
         """
@@ -694,7 +721,7 @@ cdef class Ring:
             PyByteArray_Resize(memory, record.length)
             return memory
         raw = <PyObject *>memory
-        Py_INCREF(memory)
+        Py_XINCREF(raw)
         memory = None  # ours is the only reference now, as resizing demands
         if _PyBytes_Resize(&raw, record.length) < 0:
             raise MemoryError()
@@ -803,6 +830,8 @@ cdef class Ring:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be 0 or more, not {max_bytes}")
         self.check()
+        if self.pending is not None:
+            return [self.decoded(0, None)]
         tags = self.get_run(items, max_items, max_bytes)
         if not items:
             payload = self.get_waiting(deadline_ns, &tag)
@@ -875,19 +904,23 @@ cdef class Ring:
         return tags
 
     cdef list decode_all(self, list items, list tags):
+        """Decode a batch that has left the ring; one that fails keeps none of the others back."""
         cdef Py_ssize_t at
         cdef list objects = []
         failed = None
         for at in range(len(items)):
             try:
-                objects.append(self.decoder(tags[at], items[at]) if tags[at] else items[at])
-            except Exception as error:
+                objects.append(self.decoded(tags[at], items[at]))
+            except errors.PayloadError as error:
                 if failed is None:
-                    failed = (tags[at], items[at], error)
-                else:  # still no byte is lost
-                    objects.append(errors.PayloadError(tag=tags[at], payload=bytes(items[at])))
+                    failed = error
+                else:
+                    objects.append(error)
+            except BaseException:  # the one under way is pending already
+                self.pending = [*zip(tags[:at], items[:at]), *self.pending, *zip(tags[at + 1 :], items[at + 1 :])]
+                raise
         if failed is not None:
-            raise errors.PayloadError(tag=failed[0], payload=bytes(failed[1]), items=objects) from failed[2]
+            raise errors.PayloadError(tag=failed.tag, payload=failed.payload, items=objects) from failed.__cause__
         return objects
 
     def peek(self):
@@ -916,7 +949,7 @@ cdef class Ring:
                 self.finish()
             if status == SQ_OK:
                 payload = memory[:record.length] if record.tag & TAG_WRITABLE else bytes(memory[:record.length])
-                return payload if record.tag == 0 else self.decoded(record.tag, payload)
+                return payload if record.tag == 0 else self.decoded_view(record.tag, payload)
             if status == SQ_SPILLED_RECORD:
                 with self.lease(False) as lease:
                     payload = lease.value
@@ -1088,7 +1121,7 @@ cdef class Ring:
     def qsize(self) -> int:
         """Items that can be taken now: a moment's estimate while others are active, exact when nobody is."""
         self.check()
-        return sq_depth(&self.ring)
+        return sq_depth(&self.ring) + (0 if self.pending is None else len(self.pending))
 
     def empty(self) -> bool:
         """Whether nothing can be taken now: a moment's estimate."""
@@ -1335,7 +1368,7 @@ cdef class Lease:
         """The object that the decoder builds on `data` without a copy (``bytes`` for items put as bytes)."""
         if self.record.tag == 0:
             return bytes(memoryview(self))
-        return self.owner.decoded(self.record.tag, memoryview(self))
+        return self.owner.decoded_view(self.record.tag, memoryview(self))
 
     @property
     def tag(self) -> int:

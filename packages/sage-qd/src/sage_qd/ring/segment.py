@@ -206,7 +206,8 @@ def attach(
     fd: int | None = None,
 ) -> Ring:
     """
-    Open a ring that exists: by name, by path, or through the descriptor of an anonymous one (which stays yours).
+    Open a ring that exists: by name, by path, or through a descriptor (which stays yours): of an anonymous one, or of one
+    whose name may be gone by now.
 
     Raises:
         QueueNotFoundError: There is none.
@@ -493,15 +494,25 @@ def _check_private(descriptor: int, where: str) -> None:
     raise InsecureQueueError(path=where, reason=reason, stat=found)
 
 
+def is_memory_file(descriptor: int) -> bool:
+    """Whether it is a memfd; only those know seals."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")
+
+
 def _attached_descriptor(fd: int) -> Ring:
     descriptor = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of our own, for the flock
     try:
-        try:
-            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
-        except OSError as error:
-            raise InsecureQueueError(path=f"descriptor {fd}", reason="it is no memory file") from error
-        if seals & SEALS != SEALS:
-            raise InsecureQueueError(path=f"descriptor {fd}", reason="it is not sealed: it could shrink under us")
+        if os.fstat(descriptor).st_nlink == 0 and is_memory_file(descriptor):
+            if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS:
+                raise InsecureQueueError(path=f"descriptor {fd}", reason="it is not sealed: it could shrink under us")
+        else:
+            _check_private(descriptor, f"descriptor {fd}")
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return _adopted(descriptor, None, name=None, namespace=None)
     except BaseException:
