@@ -1,11 +1,12 @@
 """
 Build the one extension, ``sage_qd.ring._ring``.
 
-Everything else about the package is in pyproject.toml. Three environment variables change the build:
+Everything else about the package is in pyproject.toml. Four environment variables change the build:
 
     SAGE_QD_DEBUG=1            no optimisation, debug symbols, every assertion and Cython check on
     SAGE_QD_SANITIZE=address   build for a sanitizer; any value of -fsanitize=, for example ``address,undefined``
     SAGE_QD_COVERAGE=1         line tracing, so that coverage sees the lines of the .pyx
+    SAGE_QD_WERROR=1           a compiler warning is an error
 
 Each mix has a build folder of its own, because object files of two mixes must never meet in one link.
 """
@@ -16,9 +17,14 @@ from glob import glob
 
 from setuptools import Extension, setup
 
-DEBUG = os.environ.get("SAGE_QD_DEBUG", "") not in ("", "0")
+
+def switch(name: str) -> bool:
+    """Whether an environment variable is set to something other than 0."""
+    return os.environ.get(name, "") not in ("", "0")
+
+
+DEBUG, COVERAGE, WERROR = switch("SAGE_QD_DEBUG"), switch("SAGE_QD_COVERAGE"), switch("SAGE_QD_WERROR")
 SANITIZE = os.environ.get("SAGE_QD_SANITIZE", "")
-COVERAGE = os.environ.get("SAGE_QD_COVERAGE", "") not in ("", "0")
 
 RING = "src/sage_qd/ring"
 # Cython's method tables cast function types and leave the last fields of static structs to be zero; both are how
@@ -30,6 +36,7 @@ def ring_extension() -> Extension:
     """Describe the extension for this mix of switches."""
     compile_args = ["-std=gnu11", "-Wall", "-Wextra", *CYTHON_NOISE]
     compile_args += ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2"]
+    compile_args += ["-Werror"] if WERROR else []
     link_args: list[str] = []
     macros: list[tuple[str, str | None]] = []
     if DEBUG:
@@ -52,7 +59,8 @@ def ring_extension() -> Extension:
 
 def build_base() -> str:
     """Name the build folder of this mix of switches."""
-    mix = [*(["debug"] if DEBUG else []), *([SANITIZE.replace(",", "-")] if SANITIZE else []), *(["coverage"] * COVERAGE)]
+    switches = {"debug": DEBUG, SANITIZE.replace(",", "-"): SANITIZE, "coverage": COVERAGE, "werror": WERROR}
+    mix = [name for name, is_on in switches.items() if is_on]
     return os.path.join("build", "-".join(mix) or "release")
 
 

@@ -21,7 +21,7 @@ Every exception of sage-qd: one class for one cause.
     ├── NamespaceMismatchError                       liveness cannot be judged across PID namespaces
     ├── RoleClaimedError                             a single-producer or single-consumer role is taken
     ├── FencedError                                  our claim was taken over: we were judged dead
-    ├── NotShareableError (TypeError)                this object cannot leave its process
+    ├── NotShareableError (TypeError, ValueError)    this object cannot leave its process
     ├── StaleDescriptorError                         the queue was made anew since the descriptor
     ├── DescriptorError (ValueError)                 descriptor data was rejected
     │   ├── UnknownQueueTypeError                    no such queue kind
@@ -332,7 +332,7 @@ class FencedError(SageQueueError):
         )
 
 
-class NotShareableError(SageQueueError, TypeError):
+class NotShareableError(SageQueueError, TypeError, ValueError):
     """This object cannot leave its process as data. Send its descriptor, made shareable first where needed."""
 
     carried = ("what", "instead")

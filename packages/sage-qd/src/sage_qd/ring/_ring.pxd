@@ -129,6 +129,7 @@ cdef class Ring:
 
     # lifecycle
     cdef int finish(self) except -1
+    cdef void unmap(self) noexcept
     cdef int check(self) except -1
     cdef object failure(self, int status)
     # write side
@@ -137,6 +138,10 @@ cdef class Ring:
     cdef int put_run(self, list items, list tags, Py_ssize_t *done) except -1
     # read side
     cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag)
+    cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept
+    cdef int await_lock(self) except -1
+    cdef object next_reference(self, uint8_t *tag)
+    cdef object read_spilled(self, object reference)
     cdef object get_spilled(self)
     cdef object new_payload(self, size_t size, bint writable)
     cdef list get_run(self, list items, Py_ssize_t max_items, Py_ssize_t max_bytes)

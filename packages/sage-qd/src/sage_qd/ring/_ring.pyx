@@ -8,6 +8,7 @@ to wait, and what copies much, runs without the GIL, in slices of at most 50 ms 
 No Python code runs while a lock of the ring is held.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -16,6 +17,8 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from posix.stat cimport fstat, struct_stat
+from posix.unistd cimport close
 
 import math
 import os
@@ -140,6 +143,7 @@ def wait_any(list rings, timeout=None) -> list:
     cdef uint32_t count = 0
     cdef int status
     cdef Ring ring
+    cdef list ready
     cdef uint64_t deadline_ns = deadline_of(True, timeout)
     if not 0 < len(rings) <= 128:
         raise ValueError(f"wait takes 1 to 128 rings, not {len(rings)}")
@@ -148,8 +152,14 @@ def wait_any(list rings, timeout=None) -> list:
         handles[count] = &ring.ring
         count += 1
     while True:
+        ready = []
         for ring in rings:
             ring.check()
+            if ring.pending is not None:
+                ready.append(ring)
+        if ready:
+            return ready
+        for ring in rings:
             ring.calls += 1
         with nogil:
             status = sq_wait_any(handles, count, deadline_ns)
@@ -159,10 +169,12 @@ def wait_any(list rings, timeout=None) -> list:
             ring.finish()
         if status == SQ_SYSTEM:
             raise system_failure(&handles[0].fault)
-        if status != SQ_AGAIN:
-            break
-        PyErr_CheckSignals()
-    return [ring for ring in rings if ring.usable and sq_ready(&(<Ring?>ring).ring)]
+        for ring in rings:
+            if ring.usable and sq_ready(&ring.ring):
+                ready.append(ring)
+        if ready or status == SQ_EMPTY:
+            return ready
+        PyErr_CheckSignals()  # a slice ended, or somebody else was faster
 
 
 cdef class Ring:
@@ -233,20 +245,24 @@ cdef class Ring:
         """Unmap a closed handle once nobody is inside or looks at its memory."""
         if self.usable or not self.mapped or self.calls or self.views:
             return 0
-        self.mapped = False
-        sq_unmap(&self.ring)
-        self.segment.close(self.ring.fd)
+        self.unmap()
         return 0
 
-    def __dealloc__(self):
-        if not self.mapped:
-            return
-        if self.usable:
-            self.usable = False
-            sq_detach(&self.ring)
-            self.segment.leave(self.ring.fd)
+    cdef void unmap(self) noexcept:
+        """Free memory and descriptor; runs in collected objects too, so it calls no Python code."""
+        cdef struct_stat found
+        self.mapped = False
         sq_unmap(&self.ring)
-        self.segment.close(self.ring.fd)
+        # Unless somebody closed the descriptor, and its number names another file by now.
+        if fstat(self.ring.fd, &found) == 0 and found.st_dev == self.ring.device and found.st_ino == self.ring.inode:
+            close(self.ring.fd)
+
+    def __del__(self):
+        self.close()
+
+    def __dealloc__(self):
+        if self.mapped:
+            self.unmap()
 
     def __enter__(self) -> Ring:
         return self
@@ -264,6 +280,7 @@ cdef class Ring:
 
     def _after_fork(self, int fd) -> None:
         """Use `fd`, a description of our own of the same file, in place of the one shared with the parent."""
+        self.calls = 0  # those under way were of threads that the child does not have
         if self.mapped:
             sq_after_fork(&self.ring)
             os.dup2(fd, self.ring.fd, inheritable=False)
@@ -284,6 +301,8 @@ cdef class Ring:
             return errors.Full()
         if status == SQ_SHUTDOWN:
             return errors.ShutDown()
+        if not self.mapped:  # closed by another thread meanwhile: what follows would look into the mapping
+            return errors.QueueClosedError(name=self.name)
         if status == SQ_TOO_LARGE:
             return errors.MessageTooLargeError(size=fault.value, limit=sq_max_length(&self.ring))
         if status == SQ_CORRUPT:
@@ -395,7 +414,8 @@ cdef class Ring:
         cdef Py_ssize_t count, held = 0, at
         cdef uint64_t length = 0
         self.check()
-        parts = parts if isinstance(parts, (tuple, list)) else tuple(parts)
+        if type(parts) is not tuple:  # nothing may change it while the buffers are asked for
+            parts = tuple(parts)
         count = len(parts)
         if count > 4096:
             raise ValueError(f"an item can have at most 4096 parts, not {count}")
@@ -495,6 +515,7 @@ cdef class Ring:
         cdef Py_ssize_t at, count = len(queued), done = 0
         cdef uint64_t deadline_ns = deadline_of(True, timeout), length
         cdef int status
+        cdef uint8_t tag
         self.check()
         for at in range(count):
             item = queued[at]
@@ -504,13 +525,20 @@ cdef class Ring:
                 if tags is None:
                     tags = [0] * count
                 if self.encoder is None:
-                    tags[at], parts = 0, (item,)
+                    tag, parts = 0, (item,)
                 else:
                     item = self.encoder(item)
-                    tags[at], parts = (1, (item,)) if PyBytes_CheckExact(item) else item
+                    tag, parts = (1, (item,)) if PyBytes_CheckExact(item) else item
+                tags[at] = tag  # a plain number from here on: it is read under the lock
                 length = 0
                 for part in parts:
-                    length += len(part) if PyBytes_CheckExact(part) else memoryview(part).nbytes
+                    if PyBytes_CheckExact(part):
+                        length += len(part)
+                        continue
+                    view = memoryview(part)
+                    if not view.c_contiguous:
+                        raise BufferError(f"item {at} is not C-contiguous")
+                    length += view.nbytes
                 queued[at] = parts[0] if len(parts) == 1 and PyBytes_CheckExact(parts[0]) else tuple(parts)
             if length > self.spill_above and self.spills is None:
                 raise errors.MessageTooLargeError(size=length, limit=sq_max_length(&self.ring))
@@ -679,17 +707,7 @@ cdef class Ring:
             if self.alone:
                 status = sq_get_once(&self.ring, room, size, &record, False, True)
                 if status == SQ_EMPTY or status == SQ_BUSY:
-                    with nogil:
-                        if status == SQ_BUSY:
-                            status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
-                            if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
-                                status = SQ_EMPTY
-                        elif sq_reap(&self.ring):
-                            status = SQ_AGAIN
-                        else:
-                            status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
-                    if status == SQ_OK:
-                        status = SQ_AGAIN
+                    status = self.wait_alone(status, deadline_ns)
             else:
                 with nogil:
                     status = sq_get_wait(&self.ring, room, size, &record, deadline_ns)
@@ -729,6 +747,54 @@ cdef class Ring:
         Py_DECREF(raw)
         return memory
 
+    cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept:
+        """Wait after SQ_EMPTY or SQ_BUSY on a ring with a single role; SQ_AGAIN: try again. The caller counts as inside."""
+        # With the GIL, which is what keeps other threads away from a side that has a role in place of its lock.
+        if status == SQ_EMPTY and sq_reap(&self.ring):
+            return SQ_AGAIN
+        with nogil:
+            if status == SQ_BUSY:
+                status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
+                if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
+                    status = SQ_EMPTY
+            else:
+                status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
+        return SQ_AGAIN if status == SQ_OK else status
+
+    cdef int await_lock(self) except -1:
+        """Wait for the consumers' lock, at most a slice; SQ_AGAIN: try again."""
+        cdef int status
+        self.calls += 1
+        with nogil:
+            status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
+        self.calls -= 1
+        self.finish()
+        return SQ_AGAIN if status == SQ_OK else status
+
+    cdef object next_reference(self, uint8_t *tag):
+        """What the next record holds when its payload is in a spill file, else None; the record stays."""
+        cdef sq_reader reader
+        cdef sq_record record
+        cdef PyObject *raw = NULL
+        cdef int status
+        self.check()
+        status = sq_read_begin(&self.ring, &reader, False)
+        if status:
+            return None
+        status = sq_read_next(&reader, &record)
+        if status == SQ_OK and record.flags & SQ_RECORD_SPILLED:
+            tag[0] = record.tag
+            raw = bytes_new(<const char *>record.data, record.length)
+            status = SQ_OK if raw != NULL else SQ_TOO_SMALL
+        sq_read_end(&reader)
+        if raw == NULL:
+            if status == SQ_TOO_SMALL:
+                raise MemoryError()
+            return None
+        reference = <object>raw
+        Py_DECREF(raw)
+        return reference
+
     cdef object new_payload(self, size_t size, bint writable):
         cdef PyObject *raw = bytearray_new(NULL, size) if writable else bytes_new(NULL, size)
         if raw == NULL:
@@ -736,6 +802,11 @@ cdef class Ring:
         memory = <object>raw
         Py_DECREF(raw)
         return memory
+
+    cdef object read_spilled(self, object reference):
+        if self.spills is None:
+            raise errors.CorruptQueueError(field="spill reference in a ring without spill files")
+        return self.spills.read(reference)
 
     cdef object get_spilled(self):
         """Take out a record whose payload is in a spill file; None when somebody else was faster."""
@@ -781,15 +852,7 @@ cdef class Ring:
                 if self.alone:
                     status = sq_get_once(&self.ring, view.buf, view.len, &record, False, True)
                     if status == SQ_EMPTY or status == SQ_BUSY:
-                        with nogil:
-                            if status == SQ_BUSY:
-                                status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
-                                if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
-                                    status = SQ_EMPTY
-                            else:
-                                status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
-                        if status == SQ_OK:
-                            status = SQ_AGAIN
+                        status = self.wait_alone(status, deadline_ns)
                 else:
                     with nogil:
                         status = sq_get_wait(&self.ring, view.buf, view.len, &record, deadline_ns)
@@ -934,6 +997,7 @@ cdef class Ring:
         cdef sq_record record
         cdef size_t size = FIRST_GUESS
         cdef int status
+        cdef uint8_t tag = 0
         while True:
             self.check()
             memory = bytearray(size)
@@ -941,6 +1005,8 @@ cdef class Ring:
             record.length = 0
             if self.alone:
                 status = sq_get_once(&self.ring, room, size, &record, False, False)
+                if status == SQ_BUSY:
+                    status = self.await_lock()
             else:
                 self.calls += 1
                 with nogil:
@@ -951,13 +1017,18 @@ cdef class Ring:
                 payload = memory[:record.length] if record.tag & TAG_WRITABLE else bytes(memory[:record.length])
                 return payload if record.tag == 0 else self.decoded_view(record.tag, payload)
             if status == SQ_SPILLED_RECORD:
-                with self.lease(False) as lease:
-                    payload = lease.value
-                    lease.nack()
-                    return payload
-            if status == SQ_TOO_SMALL:
+                reference = self.next_reference(&tag)
+                if reference is not None:
+                    try:
+                        payload = self.read_spilled(reference)
+                        payload = bytearray(payload) if tag & TAG_WRITABLE else payload
+                        return payload if tag == 0 else self.decoded_view(tag, payload)
+                    except errors.CorruptQueueError:
+                        if self.next_reference(&tag) == reference:
+                            raise  # its file is not gone because the item is
+            elif status == SQ_TOO_SMALL:
                 size = record.length
-            elif status != SQ_AGAIN and status != SQ_BUSY:
+            elif status != SQ_AGAIN:
                 raise self.failure(status)
             PyErr_CheckSignals()
 
@@ -987,17 +1058,7 @@ cdef class Ring:
             if self.alone:
                 status = sq_lease(&self.ring, False, &lease.record)
                 if status == SQ_EMPTY or status == SQ_BUSY:
-                    with nogil:
-                        if status == SQ_BUSY:
-                            status = sq_wait_lock(&self.ring, SQ_CONSUMERS)
-                            if status == SQ_AGAIN and sq_now_ns() >= deadline_ns:
-                                status = SQ_EMPTY
-                        elif sq_reap(&self.ring):
-                            status = SQ_AGAIN
-                        else:
-                            status = sq_wait_turn(&self.ring, SQ_CONSUMERS, 0, deadline_ns)
-                    if status == SQ_OK:
-                        status = SQ_AGAIN
+                    status = self.wait_alone(status, deadline_ns)
             else:
                 with nogil:
                     status = sq_lease_wait(&self.ring, &lease.record, deadline_ns)
@@ -1014,9 +1075,7 @@ cdef class Ring:
         if lease.record.flags & SQ_RECORD_SPILLED:
             try:
                 lease.reference = lease.record.data[:lease.record.length]
-                if self.spills is None:
-                    raise errors.CorruptQueueError(field="spill reference in a ring without spill files")
-                lease.spilled = self.spills.read(lease.reference)
+                lease.spilled = self.read_spilled(lease.reference)
             except errors.CorruptQueueError:
                 lease.ack()  # what it refers to is gone: giving it back would stop everybody behind it
                 raise
@@ -1032,6 +1091,8 @@ cdef class Ring:
         while True:
             if self.alone:
                 status = sq_clear(&self.ring, False, &dropped)
+                if status == SQ_BUSY:
+                    status = self.await_lock()
             else:
                 self.calls += 1
                 with nogil:
@@ -1040,7 +1101,7 @@ cdef class Ring:
                 self.finish()
             if status == SQ_OK:
                 return dropped
-            if status != SQ_AGAIN and status != SQ_BUSY:
+            if status != SQ_AGAIN:
                 raise self.failure(status)
             self.check()
             PyErr_CheckSignals()
@@ -1105,9 +1166,10 @@ cdef class Ring:
             with nogil:
                 status = sq_resize(&self.ring, capacity_bytes, until if until < deadline_ns else deadline_ns)
             self.calls -= 1
+            if status == SQ_OK and self.spills is None:
+                self.spill_above = sq_max_length(&self.ring)
             self.finish()
             if status == SQ_OK:
-                self.spill_above = self.spill_above if self.spills is not None else sq_max_length(&self.ring)
                 return
             if status == SQ_SYSTEM and self.ring.fault.error == 28:  # ENOSPC
                 raise errors.QueueNoSpaceError(wanted=capacity_bytes, free=self.segment.free_bytes())
@@ -1150,13 +1212,16 @@ cdef class Ring:
         return RingStats.of(self.figures(), unlinked=self.segment.unlinked(self.ring.fd))
 
     def spilled_ids(self) -> list:
-        """Names of the spill files that items in the ring refer to, as numbers."""
+        """
+        Names of the spill files that items in the ring refer to, as numbers. Not for rings with a single consumer: that
+        one moves on without the lock, and whoever walks the records would meet half-written ones. Internal.
+        """
         cdef uint64_t ids[1024]
         cdef uint64_t *room = ids
         cdef size_t found = 0, capacity = 1024, at
         cdef int status
-        self.check()
         while True:
+            self.check()
             self.calls += 1
             with nogil:
                 status = sq_spilled(&self.ring, True, room, capacity, &found)
@@ -1264,13 +1329,15 @@ cdef class Ring:
         return self.ring.mode & SQ_MODE_CHECKSUM != 0
 
 
+@cython.no_gc_clear  # giving it back needs the ring
 cdef class Lease:
     """
     One item on trial: see `Ring.lease`. As a context manager it is acked at the end, or given back on an exception.
 
     Supports the buffer protocol: ``memoryview(lease)`` is the payload in the ring itself, read-only and without a copy. The
     memory is good until the lease is settled; after that others may overwrite it, and a view shows what they wrote.
-    A lease that is dropped unsettled is given back.
+    A lease that is dropped unsettled is given back: at once, or, when that would have to wait for a stopped process,
+    together with the handle.
     """
 
     def __init__(self):
@@ -1278,8 +1345,20 @@ cdef class Lease:
             raise TypeError("make a Lease with Ring.lease()")
 
     def __dealloc__(self):
-        if self.held and self.owner is not None and self.owner.usable:
-            sq_nack(&self.owner.ring, not self.owner.alone, &self.record)
+        cdef int status = SQ_AGAIN, slices = 0
+        cdef Ring owner = self.owner
+        if not self.held or owner is None:
+            return
+        while owner.usable and status == SQ_AGAIN and slices < 20:
+            slices += 1
+            if owner.alone:
+                status = sq_nack(&owner.ring, True, &self.record)
+                continue
+            owner.calls += 1
+            with nogil:
+                status = sq_nack(&owner.ring, True, &self.record)
+            owner.calls -= 1
+            owner.finish()
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.spilled is not None:
@@ -1287,6 +1366,7 @@ cdef class Lease:
             return
         if not self.held:
             raise ValueError("the lease is settled: its memory belongs to others now")
+        self.owner.check()  # closing gave the item back, and its memory may be gone
         PyBuffer_FillInfo(buffer, self, <void *>self.record.data, self.record.length, 1, flags)
         self.owner.views += 1
 
@@ -1318,6 +1398,8 @@ cdef class Lease:
             owner.calls += 1
             if owner.alone:
                 status = sq_ack(&owner.ring, False, &self.record) if accept else sq_nack(&owner.ring, False, &self.record)
+                if status == SQ_BUSY:
+                    status = owner.await_lock()
             else:
                 with nogil:
                     if accept:
@@ -1330,7 +1412,7 @@ cdef class Lease:
                 break
             if status == SQ_FENCED:
                 self.held = False
-            if status != SQ_AGAIN and status != SQ_BUSY:
+            if status != SQ_AGAIN:
                 raise owner.failure(status)
             PyErr_CheckSignals()
         if accept and self.reference is not None:

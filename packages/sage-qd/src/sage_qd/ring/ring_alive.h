@@ -84,22 +84,24 @@ static inline bool sq_process_stat(uint32_t pid, char *state, uint64_t *start_ti
     return true;
 }
 
-/* Does the process map the file? Says yes when it may not look: only a certain "no" may end somebody's rights. */
+/* Does the process map the file? Says yes when it may not look, or when there is nothing to see because the first thread
+ * has ended and others go on: only a certain "no" may end somebody's rights. */
 static inline bool sq_process_maps(uint32_t pid, dev_t device, ino_t inode) {
     char path[32], line[512];
     snprintf(path, sizeof path, "/proc/%u/maps", pid);
     FILE *maps = fopen(path, "re");
-    if (!maps) return errno != ENOENT && errno != ESRCH;
-    bool found = false;
+    if (!maps) return true;
+    bool found = false, any = false;
     while (!found && fgets(line, sizeof line, maps)) {
         unsigned major_number, minor_number;
         unsigned long long number;
+        any = true;
         if (sscanf(line, "%*s %*s %*s %x:%x %llu", &major_number, &minor_number, &number) == 3)
             found = number == (unsigned long long)inode && makedev(major_number, minor_number) == device;
         while (!strchr(line, '\n') && fgets(line, sizeof line, maps)) continue; /* a long path: skip its rest */
     }
     fclose(maps);
-    return found;
+    return found || !any;
 }
 
 static inline bool sq_thread_gone(uint32_t id, dev_t device, ino_t inode) {

@@ -101,6 +101,10 @@ static inline int sq_resize_locked(sq_ring *ring, uint64_t capacity) {
                                 sq_geometry_generation(old->word) + 1);
     sq_map *map = sq_map_region(ring, word, &status);
     if (!map) return status;
+#ifdef SQ_PLANT_RESIZE_STORED_BEFORE_COPY
+    sq_store_release64(&header->control.geometry, word);
+    SQ_POINT(resize_stored);
+#endif
     memcpy(sq_record_at(map, head), sq_record_at(old, head), (uint64_t)used * SQ_UNIT);
     SQ_POINT(resize_copied);
     pthread_mutex_lock(&ring->remapping);

@@ -141,7 +141,7 @@ typedef struct {
 /* One handle that leases or holds a role. Changed under the consumers' lock only. */
 typedef struct {
     sq_word32 pid; /* 0: free. Stored last when registering, cleared last when freeing. */
-    uint32_t epoch;
+    sq_word32 epoch; /* grows before `pid` is stored */
     /* Field 22 of /proc/<pid>/stat: tells a reused pid. 0: the handle was closed without the lock, so its leases are
      * given back as those of a dead one. */
     sq_word64 start_ticks;

@@ -28,6 +28,10 @@ static inline int sq_lease(sq_ring *ring, bool wait, sq_record *record) {
     }
     if (!status) {
         uint64_t end = sq_advance(record->position, record->units, 1);
+#ifdef SQ_PLANT_LEASE_BEFORE_DISORDER
+        sq_store_release32(&record->at->lease, SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1));
+        sq_crash_fence();
+#endif
         sq_disorder(ring->header, end);
         reader.disordered = true;
         record->lease = SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1);
@@ -39,7 +43,7 @@ static inline int sq_lease(sq_ring *ring, bool wait, sq_record *record) {
         reader.at = end;
     }
     int ended = sq_read_end(&reader);
-    if (status == SQ_NO_SLOT && sq_sweep(ring, wait) == SQ_OK) return SQ_AGAIN;
+    if (status == SQ_NO_SLOT) return sq_make_slot(ring, wait);
     return status ? status : ended;
 }
 
@@ -69,6 +73,9 @@ static inline int sq_lease_held(sq_ring *ring, const sq_record *record, sq_seen 
     if (left > ring->map->capacity)
         return sq_poison(ring, "leases.frontier", offsetof(sq_header, leases.frontier), frontier, head);
     sq_record_header *at = sq_record_at(ring->map, record->position);
+#ifdef SQ_PLANT_FENCE_FORGOTTEN
+    return sq_see(ring, ring->map, record->position, left, seen);
+#endif
     if (sq_load_acquire32(&at->lease) != record->lease || *(volatile uint32_t *)&at->sequence != sq_items(record->position))
         return SQ_FENCED;
     return sq_see(ring, ring->map, record->position, left, seen);
@@ -102,7 +109,9 @@ static inline void sq_give_back(sq_ring *ring, uint64_t position, sq_record_head
     sq_leases *leases = &ring->header->leases;
     uint32_t attempt = SQ_LEASE_ATTEMPT(lease);
     /* The cursor first: too low costs a few steps, too high would lose the record. */
+#ifndef SQ_PLANT_CURSOR_FORGOTTEN
     if (sq_before(position, sq_load64(&leases->cursor), sq_load64(&ring->header->head))) sq_store64(&leases->cursor, position);
+#endif
     sq_crash_fence();
     SQ_POINT(nack_cursor);
 #ifdef SQ_PLANT_NACK_FORGETS_ATTEMPT
@@ -155,22 +164,32 @@ static inline bool sq_may_sweep(sq_ring *ring) {
     return !(ring->mode & SQ_MODE_SINGLE_CONSUMER) || ((ring->roles & SQ_MODE_SINGLE_CONSUMER) && ring->forks == sq_forks);
 }
 
-/* Gives back what dead parties hold and frees their slots. Looks for them without the lock; acts under it, and only on
- * slots that did not change in between. May die anywhere and be run again. */
-static __attribute__((noinline)) int sq_sweep(sq_ring *ring, bool wait) {
+/* A single consumer is the only one who may hold leases: whoever takes the role over gives back all that are not its
+ * own, whatever became of the slots they name. Under the consumers' lock. */
+static __attribute__((noinline, cold)) int sq_give_back_others(sq_ring *ring) {
+    bool gone[SQ_PARTICIPANTS];
+    uint32_t returned;
+    memset(gone, true, sizeof gone);
+    return sq_give_back_of(ring, gone, &returned); /* nobody else may take them, so there is nobody to wake */
+}
+
+/* Gives back what dead parties hold and frees their slots; *freed says how many. Looks for them without the lock; acts
+ * under it, and only on slots that did not change in between. May die anywhere and be run again. */
+static __attribute__((noinline)) int sq_sweep_count(sq_ring *ring, bool wait, uint32_t *freed) {
     sq_header *header = ring->header;
+    *freed = 0;
     bool gone[SQ_PARTICIPANTS] = {false};
     uint32_t epochs[SQ_PARTICIPANTS], found = 0, returned = 0;
     uint32_t used = sq_load32(&header->control.participants_used), own = (uint32_t)getpid();
 #ifdef SQ_PLANT_NO_SWEEP
     return SQ_OK;
 #endif
-    if (!sq_may_sweep(ring)) return SQ_OK;
     if (used > SQ_PARTICIPANTS) used = SQ_PARTICIPANTS;
     for (uint32_t slot = 0; slot < used; slot++) {
         sq_participant *party = &header->participants[slot];
+        /* The epoch first: with the epoch of a new party, the process id of an old one could not be read any more. */
+        epochs[slot] = sq_load_acquire32(&party->epoch);
         uint32_t pid = sq_load_acquire32(&party->pid);
-        epochs[slot] = *(volatile uint32_t *)&party->epoch;
         if (pid && (pid != own || !sq_load64(&party->start_ticks)) && sq_party_gone(ring, slot)) gone[slot] = true, found++;
     }
     if (!found) return SQ_OK;
@@ -179,10 +198,17 @@ static __attribute__((noinline)) int sq_sweep(sq_ring *ring, bool wait) {
     for (uint32_t slot = 0; slot < used; slot++) {
         sq_participant *party = &header->participants[slot];
 #ifndef SQ_PLANT_SLOT_EPOCH_IGNORED
-        if (gone[slot] && (*(volatile uint32_t *)&party->epoch != epochs[slot] || !sq_load32(&party->pid))) gone[slot] = false;
+        if (gone[slot] && (sq_load32(&party->epoch) != epochs[slot] || !sq_load32(&party->pid))) gone[slot] = false;
 #endif
     }
-    status = sq_give_back_of(ring, gone, &returned);
+#ifdef SQ_PLANT_SLOT_FREED_FIRST
+    for (uint32_t slot = 0; slot < used; slot++) {
+        if (gone[slot]) sq_store_release32(&header->participants[slot].pid, 0);
+    }
+    SQ_POINT(sweep_freed);
+#endif
+    /* The leases of a single consumer are given back by whoever takes its role over. */
+    if (sq_may_sweep(ring)) status = sq_give_back_of(ring, gone, &returned);
     for (uint32_t slot = 0; slot < used && !status; slot++) {
         if (!gone[slot]) continue;
         /* Whoever takes a role over replaces the word; only then may the slot go. */
@@ -190,10 +216,23 @@ static __attribute__((noinline)) int sq_sweep(sq_ring *ring, bool wait) {
             continue;
         sq_store_release32(&header->participants[slot].pid, 0);
         SQ_POINT(sweep_freed);
+        ++*freed;
     }
     sq_lock_free(&header->consumers.lock);
     if (returned) sq_event_wake(&header->not_empty, returned);
     return status;
+}
+static int sq_sweep(sq_ring *ring, bool wait) {
+    uint32_t freed;
+    return sq_sweep_count(ring, wait, &freed);
+}
+
+/* No slot was free. SQ_AGAIN: one is now. */
+static int sq_make_slot(sq_ring *ring, bool wait) {
+    uint32_t freed;
+    int status = sq_sweep_count(ring, wait, &freed);
+    if (status) return status;
+    return freed ? SQ_AGAIN : SQ_NO_SLOT;
 }
 
 /* The handle is about to go: its leases, roles and slot are given back, with the lock if that can be had within a slice,

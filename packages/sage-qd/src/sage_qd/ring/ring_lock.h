@@ -45,6 +45,9 @@ static inline long sq_futex_wake(sq_word32 *word, uint32_t count) {
 }
 
 SQ_HOT void sq_lock_announce(sq_thread *self, sq_word32 *lock) {
+#ifdef SQ_PLANT_LOCK_NOT_ANNOUNCED
+    return;
+#endif
     if (self->robust) self->robust->list_op_pending = (void *)((char *)lock - self->robust->futex_offset);
     sq_crash_fence();
 }
@@ -113,26 +116,31 @@ static inline enum sq_lock_result sq_lock_wait(sq_word32 *lock, uint64_t deadlin
         if (!(found & FUTEX_WAITERS) && !sq_compare_exchange32(lock, &found, found | FUTEX_WAITERS)) continue;
         SQ_POINT(lock_wait);
         if (sq_futex_wait(lock, found | FUTEX_WAITERS, slice_end) == 0 || errno == EAGAIN) continue;
+#ifndef SQ_PLANT_VANISHED_OWNER_TRUSTED
         if (errno == ETIMEDOUT) {
             found = sq_load32(lock);
-            if ((found & FUTEX_TID_MASK) && !(found & FUTEX_OWNER_DIED) &&
-                sq_thread_gone(found & FUTEX_TID_MASK, device, inode)) {
+            if (found && !(found & FUTEX_OWNER_DIED) && sq_thread_gone(found & FUTEX_TID_MASK, device, inode)) {
                 if (sq_compare_exchange32(lock, &found, FUTEX_OWNER_DIED | FUTEX_WAITERS)) continue;
             }
         }
+#endif
         sq_lock_forget(self);
         return SQ_LOCK_BUSY;
     }
 }
 
-SQ_HOT void sq_lock_free(sq_word32 *lock) {
+/* `left` is 0, or FUTEX_OWNER_DIED when what a dead owner left behind is still to be repaired. */
+SQ_HOT void sq_lock_leave(sq_word32 *lock, uint32_t left) {
     sq_thread *self = sq_thread_current();
-    uint32_t found = sq_exchange_full32(lock, 0); /* L1, L2 */
+    uint32_t found = sq_exchange_full32(lock, left); /* L1, L2 */
     SQ_POINT(lock_freed);
     /* Killed between the exchange and the wake: the kernel still finds the lock in list_op_pending and wakes one. */
+#ifndef SQ_PLANT_LOCK_WAKE_FORGOTTEN
     if (__builtin_expect(found & FUTEX_WAITERS, 0)) sq_futex_wake(lock, 1);
+#endif
     sq_lock_forget(self);
 }
+SQ_HOT void sq_lock_free(sq_word32 *lock) { sq_lock_leave(lock, 0); }
 
 /* Two locks at once. After the first is held it moves from list_op_pending into the list, so that the second can be
  * announced. The entry lies in the free bytes behind the lock; nobody but the kernel reads it. */

@@ -12,6 +12,9 @@
 
 /* In a forked child the handle is a new party: slot and roles stay the parent's. */
 static inline void sq_notice_fork(sq_ring *ring) {
+#ifdef SQ_PLANT_FORK_UNNOTICED
+    return;
+#endif
     if (ring->forks == sq_forks) return;
     ring->forks = sq_forks;
     ring->slot = 0;
@@ -40,7 +43,7 @@ static __attribute__((noinline)) int sq_register(sq_ring *ring) {
         if (sq_load32(&party->pid)) continue;
         if (slot >= used) sq_store32(&header->control.participants_used, slot + 1);
         sq_store64(&party->start_ticks, start);
-        party->epoch++;
+        sq_store_release32(&party->epoch, sq_load32(&party->epoch) + 1);
         sq_crash_fence();
         SQ_POINT(register_filled);
         sq_store_release32(&party->pid, (uint32_t)getpid()); /* killed before: the slot is still free */
@@ -56,6 +59,9 @@ static inline sq_word32 *sq_role_word(sq_ring *ring, enum sq_which which) {
     return which == SQ_PRODUCERS ? &control->producer_role : &control->consumer_role;
 }
 
+static int sq_make_slot(sq_ring *ring, bool wait);
+static int sq_give_back_others(sq_ring *ring);
+
 /* Claims the role that makes the lock of this side unnecessary. The word is changed under that lock. */
 static __attribute__((noinline, cold)) int sq_claim_role(sq_ring *ring, enum sq_which which, bool wait) {
     sq_notice_fork(ring);
@@ -63,7 +69,7 @@ static __attribute__((noinline, cold)) int sq_claim_role(sq_ring *ring, enum sq_
     if (status) return status;
     status = sq_register(ring);
     sq_lock_free(&ring->header->consumers.lock);
-    if (status == SQ_NO_SLOT && sq_sweep(ring, wait) == SQ_OK) return SQ_AGAIN;
+    if (status == SQ_NO_SLOT) return sq_make_slot(ring, wait);
     if (status) return status;
     status = sq_take_lock(ring, which, wait);
     if (status) return status;
@@ -78,6 +84,7 @@ static __attribute__((noinline, cold)) int sq_claim_role(sq_ring *ring, enum sq_
         sq_store_release32(word, ring->slot);
         ring->roles |= sq_role_bit(which);
         status = sq_recover(ring, which); /* the last holder may have died in the middle */
+        if (!status && which == SQ_CONSUMERS && holder != ring->slot) status = sq_give_back_others(ring);
         if (status) ring->roles &= ~sq_role_bit(which);
     }
     sq_lock_free(&sq_side_of(ring, which)->lock);

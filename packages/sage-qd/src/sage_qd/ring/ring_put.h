@@ -30,7 +30,9 @@ SQ_HOT int sq_write_begin(sq_ring *ring, sq_writer *writer, bool wait) {
     sq_header *header = ring->header;
     uint32_t state = sq_load32(&header->control.state);
     if (__builtin_expect(state != 0, 0)) {
+#ifndef SQ_PLANT_LOCK_KEPT_AT_SHUTDOWN
         sq_leave(ring, SQ_PRODUCERS);
+#endif
         return state & SQ_STATE_POISONED ? sq_poisoned(ring) : SQ_SHUTDOWN;
     }
     writer->ring = ring;
@@ -58,8 +60,10 @@ static __attribute__((noinline)) int sq_write_look_again(sq_writer *writer, uint
     uint32_t used = sq_units(writer->tail) - sq_units(head);
     if (used > writer->map->capacity)
         return sq_poison(writer->ring, "head", offsetof(sq_header, head), used, writer->map->capacity);
+#ifndef SQ_PLANT_HEAD_NOT_LOOKED_UP
     writer->head = head;
-    sq_store64(&header->producers.other_cache, head);
+#endif
+    sq_store64(&header->producers.other_cache, writer->head);
     uint64_t depth = sq_items(writer->tail) - sq_items(head);
     if (depth > sq_load64(&header->producers.high_water)) sq_store64(&header->producers.high_water, depth);
     return sq_write_fits(writer, units) ? SQ_OK : SQ_FULL;
@@ -129,7 +133,14 @@ SQ_HOT int sq_write_end(sq_writer *writer) {
         return sq_load32(&header->control.state) & SQ_STATE_POISONED ? sq_poisoned(ring) : SQ_SHUTDOWN;
     }
     if (writer->items) {
+#ifdef SQ_PLANT_WAKE_BEFORE_PUBLISH
+        sq_event_wake(&header->not_empty, writer->items);
+#endif
+#ifdef SQ_PLANT_RELAXED_PUBLISH
+        sq_store64(&header->tail, writer->tail);
+#else
         sq_store_release64(&header->tail, writer->tail); /* W1 */
+#endif
         SQ_POINT(put_published);
         sq_store64(&header->producers.count, sq_load64(&header->producers.count) + writer->items);
         sq_store64(&header->producers.bytes, sq_load64(&header->producers.bytes) + writer->bytes);

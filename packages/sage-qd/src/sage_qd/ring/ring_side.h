@@ -87,7 +87,9 @@ SQ_HOT int sq_see(sq_ring *ring, const sq_map *map, uint64_t position, uint32_t 
     if (__builtin_expect(sequence != sq_items(position), 0))
         return sq_poison(ring, "record.sequence", sq_offset_of(map, at), sequence, sq_items(position));
 #endif
-    if (__builtin_expect((seen->flags & ~SQ_RECORD_FLAGS) | zero, 0))
+    /* A sampled record is an extended one, so bytes that were zeroed are no record, not even item 0. */
+    bool plain_sample = !(sequence & (SQ_SAMPLE_EVERY - 1)) && !(seen->flags & SQ_RECORD_EXTENDED);
+    if (__builtin_expect((seen->flags & ~SQ_RECORD_FLAGS) | zero | plain_sample, 0))
         return sq_poison(ring, "record.flags", sq_offset_of(map, at), seen->flags, SQ_RECORD_FLAGS);
 #ifdef SQ_PLANT_LENGTH_UNCHECKED
     seen->units = sq_record_units(seen->length, seen->flags & SQ_RECORD_EXTENDED);
@@ -179,8 +181,12 @@ static __attribute__((noinline)) int sq_take_lock_slow(sq_ring *ring, enum sq_wh
     }
     int status = SQ_OK;
     if (sq_load64(&ring->header->control.geometry) != ring->map->word) status = sq_remap(ring);
+    if (status) { /* without the mapping nothing can be repaired: that stays for the next owner */
+        sq_lock_leave(&side->lock, result == SQ_LOCK_INHERITED ? FUTEX_OWNER_DIED : 0);
+        return status;
+    }
     /* Where a role replaces the lock, its holder may be at work: only who takes the role over may repair. */
-    if (result == SQ_LOCK_INHERITED && !status && !(ring->mode & sq_role_bit(which))) status = sq_recover(ring, which);
+    if (result == SQ_LOCK_INHERITED && !(ring->mode & sq_role_bit(which))) status = sq_recover(ring, which);
     if (status) sq_lock_free(&side->lock);
     return status;
 }
@@ -188,6 +194,9 @@ static __attribute__((noinline)) int sq_take_lock_slow(sq_ring *ring, enum sq_wh
 /* The lock itself, also on a ring with single roles. `wait`: up to one slice (without the GIL). */
 SQ_HOT int sq_take_lock(sq_ring *ring, enum sq_which which, bool wait) {
     enum sq_lock_result result = sq_lock_try(&sq_side_of(ring, which)->lock);
+#ifdef SQ_PLANT_REMAP_FORGOTTEN
+    if (result == SQ_LOCK_TAKEN) return SQ_OK;
+#endif
     if (__builtin_expect(result == SQ_LOCK_TAKEN && sq_load64(&ring->header->control.geometry) == ring->map->word, 1))
         return SQ_OK;
     return sq_take_lock_slow(ring, which, result, wait);
@@ -242,15 +251,16 @@ static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint
     if (start >= deadline_ns) return which == SQ_PRODUCERS ? SQ_FULL : SQ_EMPTY;
     int status = SQ_AGAIN;
     /* Yields pay when the partner wants this core; when they did not, try fewer next time, and probe now and then. */
-    uint32_t *budget = &ring->spin[which], turns = *budget;
+    sq_word32 *budget = &ring->spin[which];
+    uint32_t turns = sq_load32(budget);
     for (uint32_t turn = 0; turn < turns && status == SQ_AGAIN; turn++) {
         sched_yield();
         if (sq_worth_trying(ring, which, units)) status = SQ_OK;
     }
     if (status == SQ_OK) {
-        *budget = turns < 30 ? turns * 2 + 4 : 60;
+        sq_store32(budget, turns < 30 ? turns * 2 + 4 : 60);
     } else {
-        *budget = turns > 1 ? turns / 2 : 1;
+        sq_store32(budget, turns > 1 ? turns / 2 : 1);
         uint32_t key = sq_event_announce(event, true);
         if (sq_worth_trying(ring, which, units)) {
             status = SQ_OK;

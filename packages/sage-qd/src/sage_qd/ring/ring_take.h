@@ -43,6 +43,13 @@ SQ_HOT int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
     reader->at = reader->disordered ? sq_load64(&header->leases.cursor) : sq_load64(&header->head);
     reader->bytes = 0;
     reader->items = 0;
+    if (__builtin_expect(reader->disordered, 0)) {
+        uint32_t head = sq_units(sq_load64(&header->head));
+        if (sq_units(reader->at) - head > sq_units(reader->tail) - head) {
+            sq_leave(ring, SQ_CONSUMERS);
+            return sq_poison(ring, "leases.cursor", offsetof(sq_header, leases.cursor), reader->at, head);
+        }
+    }
     return SQ_OK;
 }
 
@@ -67,6 +74,8 @@ static __attribute__((noinline)) int sq_read_look_again(sq_reader *reader) {
     reader->tail = tail;
     sq_store64(&header->consumers.other_cache, tail);
     if (left) return SQ_OK;
+    if (sq_items(reader->at) != sq_items(tail))
+        return sq_poison(reader->ring, "tail", offsetof(sq_header, tail), tail, reader->at);
     return (state & SQ_STATE_SHUTDOWN) && tail == head ? SQ_SHUTDOWN : SQ_EMPTY;
 }
 
@@ -142,7 +151,11 @@ static inline void sq_disorder(sq_header *header, uint64_t end) {
         sq_store_release32(&leases->disordered, 1);
         sq_crash_fence();
         SQ_POINT(lease_disordered);
+#ifndef SQ_PLANT_FRONTIER_FORGOTTEN
     } else if (sq_before(sq_load64(&leases->frontier), end, sq_load64(&header->head))) {
+#else
+    } else if (false) {
+#endif
         sq_store64(&leases->frontier, end);
         sq_crash_fence();
         SQ_POINT(lease_frontier);
@@ -183,7 +196,11 @@ SQ_HOT int sq_read_end(sq_reader *reader) {
         freed = sq_items(sq_load64(&header->head)) - start;
         if (reader->items) sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + reader->bytes);
     } else if (reader->items) {
+#ifdef SQ_PLANT_RELAXED_RELEASE
+        sq_store64(&header->head, reader->at);
+#else
         sq_store_release64(&header->head, reader->at); /* W2 */
+#endif
         SQ_POINT(take_released);
         sq_store64(&header->consumers.count, sq_load64(&header->consumers.count) + reader->items);
         sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + reader->bytes);
@@ -195,6 +212,9 @@ SQ_HOT int sq_read_end(sq_reader *reader) {
 }
 
 SQ_HOT bool sq_intact(const sq_ring *ring, const sq_record *record, const void *copy) {
+#ifdef SQ_PLANT_CHECKSUM_IGNORED
+    return true;
+#endif
     if (__builtin_expect(!(ring->mode & SQ_MODE_CHECKSUM), 1)) return true;
     return (record->flags & SQ_RECORD_EXTENDED) && sq_crc32c(copy, record->length) == record->crc32c;
 }
@@ -245,8 +265,8 @@ static inline bool sq_reap(sq_ring *ring) {
     sq_leases *leases = &ring->header->leases;
     if (__builtin_expect(!sq_load32(&leases->disordered) || !sq_load32(&leases->leased), 1)) return false;
     uint64_t now = sq_now_ns();
-    if (now - ring->swept_ns < 10000000ull) return false;
-    ring->swept_ns = now;
+    if (now - sq_load64(&ring->swept_ns) < 10000000ull) return false;
+    sq_store64(&ring->swept_ns, now);
     uint32_t before = sq_load32(&leases->leased);
     return sq_sweep(ring, true) == SQ_OK && sq_load32(&leases->leased) < before;
 }

@@ -15,8 +15,10 @@ import fcntl
 import os
 import re
 import stat
+import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,18 +97,15 @@ class Segment:
         """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
         if self.path is None or self.name is None or not self._is_ours(descriptor):
             return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # others are attached
-        self.unlink(descriptor)
+        if is_last(descriptor) and not self.unlinked(descriptor):
+            SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
+            remove_if_there(self.path)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # views may keep the descriptor open for long
 
     def unlink(self, descriptor: int) -> None:
-        """Remove the name, if it is still that of this file, and its spill files."""
-        if self.path is None or self.unlinked(descriptor):
-            return
-        remove_if_there(self.path)
-        SpillFiles(self.path).remove_all()
+        """Remove the name, if it is still that of this file. Spill files go with their items."""
+        if self.path is not None and not self.unlinked(descriptor):
+            remove_if_there(self.path)
 
     def unlinked(self, descriptor: int) -> bool:
         """Whether the name is gone, or belongs to another file by now."""
@@ -117,11 +116,6 @@ class Segment:
         except FileNotFoundError:
             return True
         return (found.st_dev, found.st_ino) != self._identity
-
-    def close(self, descriptor: int) -> None:
-        """Close the descriptor, unless somebody did and the number names another file now."""
-        if self._is_ours(descriptor):
-            os.close(descriptor)
 
     def free_bytes(self) -> int | None:
         """What the file system has left."""
@@ -300,6 +294,31 @@ def wait(rings: Sequence[Ring], timeout: float | None = None) -> list[Ring]:
     return wait_any(list(rings), timeout)
 
 
+def is_last(descriptor: int) -> bool:
+    """
+    Turn our shared lock into an exclusive one, if nobody else is attached; we end without a lock otherwise.
+
+    Failing does not prove that somebody is: who lists segments has each of them locked for a moment. Whoever gives up here
+    holds nothing any more, so of several who leave at once the last one to ask succeeds.
+    """
+    for _ in range(20):
+        if locked(descriptor, fcntl.LOCK_EX):
+            return True
+        if locked(descriptor, fcntl.LOCK_SH):  # nobody has it alone, now: others share it, or they left this moment
+            return locked(descriptor, fcntl.LOCK_EX)
+        os.sched_yield()
+    return False
+
+
+def locked(descriptor: int, kind: int) -> bool:
+    """Try to lock without waiting."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def directory() -> Path:
     """The folder of this user's named segments; it may not exist yet."""
     return Path(SHARED_MEMORY) / f"sage-qd-{os.geteuid()}"
@@ -310,9 +329,14 @@ def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
     found = []
     for folder in _namespaces(namespace):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if "~" not in entry.name and entry.is_file(follow_symlinks=False):
+            if "~" in entry.name or not entry.is_file(follow_symlinks=False):
+                continue
+            in_use = not is_unlocked(entry.path)
+            try:
                 size = entry.stat(follow_symlinks=False).st_size
-                found.append(SegmentInfo(entry.name, folder.name, entry.path, size, not is_unlocked(entry.path)))
+            except FileNotFoundError:
+                continue  # its last user left while we looked
+            found.append(SegmentInfo(entry.name, folder.name, entry.path, size, in_use))
     return found
 
 
@@ -326,12 +350,11 @@ def clean_segments(namespace: str | None = None) -> list[str]:
     for info in list_segments(namespace):
         spills = SpillFiles(info.path)
         if not info.in_use:
-            removed += [info.path, *spills.listed()]
-            remove_if_there(info.path)
-            spills.remove_all()
+            removed += _removed_unless_used(info.path, spills)
         elif candidates := spills.unlocked():
-            with attach(info.name, namespace=info.namespace) as ring:
-                removed += spills.remove_orphans(candidates, ring.spilled_ids())
+            with suppress(QueueNotFoundError), attach(info.name, namespace=info.namespace) as ring:
+                if not ring.single_consumer:  # that one's records cannot be walked while it is at work
+                    removed += spills.remove_orphans(candidates, ring.spilled_ids())
     for folder in _namespaces(namespace):
         names = {entry.name for entry in os.scandir(folder)}
         for name in sorted(names):
@@ -339,6 +362,23 @@ def clean_segments(namespace: str | None = None) -> list[str]:
                 remove_if_there(str(folder / name))
                 removed.append(str(folder / name))
     return removed
+
+
+def _removed_unless_used(path: str, spills: SpillFiles) -> list[str]:
+    """Remove a segment and its spill files, with the lock: whoever attaches at this moment waits, and looks again."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return []
+    try:
+        if not locked(descriptor, fcntl.LOCK_EX) or os.fstat(descriptor).st_nlink == 0:
+            return []
+        removed = [path, *spills.listed()]
+        spills.remove_all()
+        remove_if_there(path)
+        return removed
+    finally:
+        os.close(descriptor)
 
 
 # -- Arguments --------------------------------------------------------------------------------------------------------
@@ -391,10 +431,8 @@ def named_folder(namespace: str, *, make: bool = True) -> str:
     folder = directory() / checked_name(namespace)
     for step in (folder.parent, folder):
         if make:
-            try:
+            with suppress(FileExistsError):  # ours or not: the look below decides
                 os.mkdir(step, 0o700)
-            except FileExistsError:
-                pass  # ours or not: the look below decides
         try:
             found = os.stat(step, follow_symlinks=False)
         except FileNotFoundError:
@@ -454,15 +492,19 @@ def _formatted(
         if where is None:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS | fcntl.F_SEAL_SEAL)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if where is not None:
-            try:
-                link_into_place(descriptor, where)
-            except FileExistsError as error:
-                raise QueueExistsError(name=name if name is not None else where) from error
-        return _adopted(descriptor, where, name=name, namespace=namespace)
+        ring = _adopted(descriptor, where, name=name, namespace=namespace)
     except BaseException:
         os.close(descriptor)
         raise
+    if where is not None:
+        try:
+            link_into_place(descriptor, where)
+        except BaseException as error:
+            ring.close()
+            if isinstance(error, FileExistsError):
+                raise QueueExistsError(name=name if name is not None else where) from error
+            raise
+    return ring
 
 
 def _opened(where: str, shown: str) -> int:
@@ -535,10 +577,12 @@ def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace:
 
 _handles: weakref.WeakSet[Ring] = weakref.WeakSet()
 _for_child: list[tuple[Ring, int]] = []
+_forking = threading.Lock()  # one fork at a time fills and empties the list
 
 
 def _before_fork() -> None:
     """Open a second description of each segment for the child: one that it shared with us would share the lock too."""
+    _forking.acquire()
     for ring in list(_handles):
         if not ring.closed:
             descriptor = os.open(f"/proc/self/fd/{ring.fileno()}", os.O_RDWR | os.O_CLOEXEC)
@@ -548,14 +592,20 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     """Drop our side of the child's descriptions; its own keeps the lock."""
-    while _for_child:
-        os.close(_for_child.pop()[1])
+    try:
+        while _for_child:
+            os.close(_for_child.pop()[1])
+    finally:
+        _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    while _for_child:
-        ring, descriptor = _for_child.pop()
-        ring._after_fork(descriptor)
+    try:
+        while _for_child:
+            ring, descriptor = _for_child.pop()
+            ring._after_fork(descriptor)
+    finally:
+        _forking.release()
 
 
 def _close_all() -> None:

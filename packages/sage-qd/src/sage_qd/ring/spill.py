@@ -64,7 +64,8 @@ class SpillFiles:
                 raise
             raise QueueNoSpaceError(wanted=length, free=free_bytes(os.path.dirname(self.prefix))) from error
         for part in parts:
-            rest = memoryview(part).cast("B")
+            view = memoryview(part)
+            rest = view.cast("B") if view.nbytes else b""  # a view with a zero in its shape cannot be cast
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
 
@@ -80,7 +81,7 @@ class SpillFiles:
         number, length = REFERENCE.unpack(reference)
         try:
             descriptor = os.open(self.path(number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise CorruptQueueError(field="spill file", value=f"{number:016x}", wanted="a file beside the ring") from error
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size < length:

@@ -1,0 +1,21 @@
+"""
+Plain data that names a queue: can be printed, compared, pickled, put into JSON, and opened in any process.
+
+The built-in kinds are imported here, so that reading a descriptor imports nothing more.
+"""
+
+from sage_qd.descriptors.base import BaseQueueDescriptor, resolve_descriptor
+from sage_qd.descriptors.local import LocalQueueDescriptor
+from sage_qd.descriptors.registry import known_queue_types, register_queue_type
+from sage_qd.descriptors.sage import SageQueueDescriptor
+from sage_qd.descriptors.settings import Setting
+
+__all__ = [
+    "BaseQueueDescriptor",
+    "LocalQueueDescriptor",
+    "SageQueueDescriptor",
+    "Setting",
+    "known_queue_types",
+    "register_queue_type",
+    "resolve_descriptor",
+]

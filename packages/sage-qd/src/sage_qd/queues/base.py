@@ -1,0 +1,373 @@
+"""
+The interface that every queue kind implements, with the whole contract.
+
+Words and exceptions are those of the standard library's ``queue``; an implementation documents only what differs. What
+not every kind can do is declared in :class:`Capabilities`, read by the contract tests and by the reference table.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from sage_qd.errors import NotShareableError, ShutDown
+
+__all__ = ["Capabilities", "Delivery", "Descriptor", "Lease", "Queue", "QueueStats", "Reach"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reach(Enum):
+    """How far apart the two ends of a queue may be."""
+
+    THREADS = "threads of one process"
+    PROCESSES = "processes of one host"
+    HOSTS = "hosts"
+
+
+class Delivery(Enum):
+    """What the death of a consumer does to what it was handed."""
+
+    WITH_THE_PROCESS = "items live and die with their process"
+    ONCE_OR_LEASED = "get: at most once; lease: at least once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """
+    What a queue kind can do.
+
+    Attributes:
+        reach: How far apart producers and consumers may be.
+        delivery: What becomes of an item when its consumer dies.
+        survives_crash: Whether a process killed at any instruction leaves the queue usable for the others.
+        lease: Whether ``lease`` works: items on trial, settled by ack or nack.
+        views: Whether a leased message is shown in place, without a copy.
+        joins: Whether ``task_done`` and ``join`` work.
+        same_object: Whether ``get`` returns the very object that was put, instead of an equal one.
+        bounded_by_bytes: Whether room runs out by bytes too, and ``max_bytes`` counts encoded bytes.
+        uri_scheme: How the URI of its descriptor begins.
+    """
+
+    reach: Reach
+    delivery: Delivery
+    survives_crash: bool
+    lease: bool
+    views: bool
+    joins: bool
+    same_object: bool
+    bounded_by_bytes: bool
+    uri_scheme: str
+
+
+class Descriptor(Protocol):
+    """What a queue knows of the data that names it: how to come back to the same queue."""
+
+    @property
+    def queue_id(self) -> str:
+        """The name, any text."""
+
+    def open(self, create: bool | None = None) -> Any:
+        """Open the queue that this names."""
+
+
+class QueueStats(Protocol):
+    """
+    The counters that all kinds have. Each is read without stopping anybody, so they may differ by what is under way.
+
+    Attributes:
+        puts: Messages ever put.
+        gets: Messages that ever left: by get, by ack, or dropped.
+        depth: Messages that could be taken now.
+        leased: Messages out on lease.
+        high_water: Most messages the queue was seen to hold.
+        redeliveries: Leases that ended without an ack.
+        dropped: Messages that clear and shutdown dropped.
+    """
+
+    @property
+    def puts(self) -> int: ...  # noqa: D102  (the class docstring lists them)
+    @property
+    def gets(self) -> int: ...  # noqa: D102
+    @property
+    def depth(self) -> int: ...  # noqa: D102
+    @property
+    def leased(self) -> int: ...  # noqa: D102
+    @property
+    def high_water(self) -> int: ...  # noqa: D102
+    @property
+    def redeliveries(self) -> int: ...  # noqa: D102
+    @property
+    def dropped(self) -> int: ...  # noqa: D102
+
+
+class Lease(Protocol[T_co]):
+    """
+    A message on trial: nobody else sees it, and it leaves the queue only by :meth:`ack`.
+
+    As a context manager it acks when the block ends, and gives the message back when the block raises. Dropped without
+    either, it gives the message back.
+    """
+
+    @property
+    def value(self) -> T_co:
+        """The message; where the kind has views, it may refer to the queue's memory, and is good until settled."""
+
+    @property
+    def attempt(self) -> int:
+        """How many times somebody held this message before."""
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held this message before."""
+
+    def ack(self) -> None:
+        """
+        Take the message out for good.
+
+        Raises:
+            FencedError: It was given to somebody else meanwhile.
+            ValueError: The lease is settled already.
+        """
+
+    def nack(self) -> None:
+        """
+        Give the message back; it comes before everything younger, marked as redelivered.
+
+        Raises:
+            FencedError: It was given to somebody else meanwhile.
+            ValueError: The lease is settled already.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Queue(ABC, Generic[T]):
+    """
+    Messages from producers to consumers, first in, first out.
+
+    **Order.** Messages of one producer are taken in the order in which it put them; one that was leased and given back
+    comes before everything younger. **Bound.** With ``maxsize`` above 0 the next put after that many messages waits;
+    leased messages count. **Waiting.** ``block`` and ``timeout`` are those of ``queue.Queue``: ``timeout`` in seconds,
+    ``None`` (or infinity) waits without end, zero or less tries once. Waits notice signals, ``close`` and ``shutdown``.
+    **Threads.** Every method may be called from any thread. **Truth.** A queue is always true, however much it holds.
+
+    Every method may raise :class:`~sage_qd.errors.QueueClosedError` after ``close``; ``TypeError`` or ``ValueError``
+    answer a malformed argument, and leave the queue as it was.
+    """
+
+    capabilities: ClassVar[Capabilities]
+    descriptor: Descriptor | None = None
+    """The data that names this very queue and opens it elsewhere; None for a queue that was made without one."""
+
+    # -- Write side ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """
+        Append one message, waiting while the queue is full.
+
+        When this returns, the message is in the queue; when it raises, the queue is unchanged.
+
+        Args:
+            item: The message: what the kind carries: any object, or what its codec takes.
+            block: Whether to wait for room at all.
+            timeout: Seconds to wait.
+
+        Raises:
+            Full: No room within ``timeout``.
+            ShutDown: The queue was shut down.
+            MessageTooLargeError: It can never fit, however long one waits.
+        """
+
+    @abstractmethod
+    def put_nowait(self, item: T) -> None:
+        """Put without waiting: ``put(item, block=False)``."""
+
+    @abstractmethod
+    def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
+        """
+        Append many messages in order, waiting while the queue is full.
+
+        Args:
+            items: The messages; read to their end, and encoded, before the first is put; none is a no-op.
+            timeout: Seconds to wait for all of them together.
+
+        Returns:
+            How many were put: always the first ones. Fewer than all when the time ran out or the queue was shut down.
+
+        Raises:
+            Full: Not even the first found room within ``timeout``.
+            ShutDown: The queue was shut down before the first.
+            MessageTooLargeError: One of them can never fit; none was put.
+        """
+
+    # -- Read side ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """
+        Take the oldest message, waiting while there is none.
+
+        Args:
+            block: Whether to wait at all.
+            timeout: Seconds to wait.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The queue was shut down, and nothing is left.
+            PayloadError: The message was taken but could not be decoded; carries its bytes. The next get goes on.
+        """
+
+    @abstractmethod
+    def get_nowait(self) -> T:
+        """Take without waiting: ``get(block=False)``."""
+
+    @abstractmethod
+    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[T]:
+        """
+        Take what is there, in order: at least one message, waiting for that one only.
+
+        Args:
+            max_items: Most messages to take, at least 1.
+            max_bytes: Stop before the messages exceed this sum, but take the first; 0 for no bound. A kind that holds
+                objects counts bytes-like ones only.
+            timeout: Seconds to wait for the first message.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The queue was shut down, and nothing is left.
+            PayloadError: One of them could not be decoded; carries its bytes, and the other messages in ``items``.
+        """
+
+    @abstractmethod
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """
+        Take the oldest message on trial; see :class:`Lease`.
+
+        Args:
+            block: Whether to wait at all.
+            timeout: Seconds to wait.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The queue was shut down, and nothing is left, nor out on lease.
+        """
+
+    def receive(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """Lease under the name that reads well in ``with queue.receive() as lease:``; see :meth:`lease`."""
+        return self.lease(block, timeout)
+
+    @abstractmethod
+    def peek(self) -> T:
+        """
+        Look at the oldest message without taking it; it may be gone by the time this returns.
+
+        Raises:
+            Empty: There is none.
+            ShutDown: The queue was shut down, and nothing is left.
+        """
+
+    @abstractmethod
+    def clear(self) -> int:
+        """Drop every message that nobody holds by lease, and return how many."""
+
+    def __iter__(self) -> Iterator[T]:
+        """Take messages one by one, waiting for each, until the queue is shut down and drained."""
+        while True:
+            try:
+                message = self.get()
+            except ShutDown:
+                return
+            yield message
+
+    # -- Inspection ---------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def maxsize(self) -> int:
+        """Most messages the queue holds; 0 when only bytes or memory bound it."""
+
+    @abstractmethod
+    def qsize(self) -> int:
+        """Messages that could be taken now: a moment's estimate while others are active, exact when nobody is."""
+
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether nothing can be taken now: a moment's estimate."""
+
+    @abstractmethod
+    def full(self) -> bool:
+        """Whether a put would have to wait now: a moment's estimate."""
+
+    @abstractmethod
+    def stats(self) -> QueueStats:
+        """Counters since the queue was made, by all its users."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+
+    # -- Ending -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def shutdown(self, immediate: bool = False) -> int:
+        """
+        End the queue for everybody: put raises ``ShutDown`` from now on, get once everything was taken.
+
+        All waiting calls notice. Shutting down twice does nothing more.
+
+        Args:
+            immediate: Also drop what is queued; get raises at once.
+
+        Returns:
+            How many messages were dropped.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """
+        Give up this handle; the queue lives on while anybody else holds one. Closing twice does nothing.
+
+        Leases of this handle are given back; calls that wait on it in other threads raise ``QueueClosedError``.
+        """
+
+    def task_done(self) -> None:
+        """
+        Say that a message taken by get is worked off; acking a lease says it too.
+
+        Raises:
+            ValueError: More often than there were messages.
+            NotShareableError: The kind does not count (``capabilities.joins``).
+        """
+        raise _uncounted(self)
+
+    def join(self) -> None:
+        """
+        Wait until every message ever put was worked off.
+
+        Raises:
+            NotShareableError: The kind does not count (``capabilities.joins``).
+        """
+        raise _uncounted(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _uncounted(queue: Queue[Any]) -> NotShareableError:
+    what = f"the count of unfinished tasks of a {type(queue).__name__}"
+    return NotShareableError(what=what, instead="use lease() and ack() to settle work")

@@ -1,0 +1,669 @@
+"""
+Queue between the threads of one process: the words and manners of ``queue.Queue``, with leases and batches.
+
+A :class:`LocalQueue` is a handle; what is queued is in a :class:`_Store` that all handles of one name share. A store
+that is to leave its process is *moved*: its messages go to another queue, and every handle follows from then on.
+"""
+
+import threading
+import uuid
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from sage_qd.errors import (
+    Empty,
+    Full,
+    GeometryMismatchError,
+    NotShareableError,
+    QueueClosedError,
+    QueueNotFoundError,
+    ShutDown,
+)
+from sage_qd.queues.base import Capabilities, Delivery, Lease, Queue, QueueStats, Reach
+from sage_qd.queues.waiting import TRY_ONCE, deadline_of, wait_until
+
+__all__ = ["LocalLease", "LocalQueue", "LocalStats"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# While messages are out on lease, waiting consumers look again this often: a lease that the garbage collector drops
+# gives its message back without being allowed to take the lock.
+_SLICE_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalStats:
+    """Counters of a :class:`LocalQueue`; see :class:`~sage_qd.queues.base.QueueStats`."""
+
+    puts: int
+    gets: int
+    depth: int
+    leased: int
+    high_water: int
+    redeliveries: int
+    dropped: int
+
+
+@dataclass(order=True, slots=True)
+class _Held:
+    """A message that was leased: its place in the order, how often it came back, and who holds it."""
+
+    place: int
+    attempt: int = field(compare=False)
+    message: Any = field(compare=False)
+    among: dict[int, Any] = field(compare=False)
+    """What the handle that leased it holds, by place; it is in there until settled."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether this lease is over."""
+        return self.place not in self.among
+
+
+class _Store:
+    """
+    What the handles of one queue share. Everything is read and written under ``mutex``, except ``dropped_leases``.
+
+    ``returned`` holds messages that came back from a lease, oldest first; each is older than everything in
+    ``messages``, because leases take from the front. ``taken`` counts what ever left ``messages``, and so numbers the places.
+    """
+
+    def __init__(self, name: str | None, maxsize: int) -> None:
+        self.name = name
+        self.instance = uuid.uuid4().hex
+        self.maxsize = maxsize
+        self.mutex = threading.Lock()
+        self.not_empty = threading.Condition(self.mutex)
+        self.not_full = threading.Condition(self.mutex)
+        self.all_done = threading.Condition(self.mutex)
+        self.messages: deque[Any] = deque()
+        self.returned: list[_Held] = []
+        self.dropped_leases: deque[_Held] = deque()
+        self.taken = 0
+        self.leased = 0
+        self.unfinished = 0
+        self.puts = 0
+        self.gets = 0
+        self.high_water = 0
+        self.redeliveries = 0
+        self.dropped = 0
+        self.shut = False
+        self.shut_immediately = False
+        self.moved_to: Queue[Any] | None = None
+
+    def collect(self) -> None:
+        """Take back what dropped leases left."""
+        while self.dropped_leases:
+            held = self.dropped_leases.popleft()
+            if not held.settled:
+                self.give_back(held)
+
+    def give_back(self, held: _Held) -> None:
+        """Put a leased message before everything younger, or drop it when the queue ended at once meanwhile."""
+        del held.among[held.place]
+        self.leased -= 1
+        self.redeliveries += 1
+        if self.shut_immediately:
+            self.finish(1)
+            self.dropped += 1
+            self.gets += 1
+            return
+        insort(self.returned, _Held(held.place, held.attempt + 1, held.message, {}))
+        self.not_empty.notify()
+
+    def finish(self, count: int) -> None:
+        """Count tasks as worked off."""
+        self.unfinished = max(self.unfinished - count, 0)
+        if not self.unfinished:
+            self.all_done.notify_all()
+
+    def depth(self) -> int:
+        return len(self.messages) + len(self.returned)
+
+    def has_room(self) -> bool:
+        return not self.maxsize or self.depth() + self.leased < self.maxsize
+
+    def append(self, message: Any) -> None:
+        self.messages.append(message)
+        self.puts += 1
+        self.unfinished += 1
+        self.high_water = max(self.high_water, self.depth() + self.leased)
+        self.not_empty.notify()
+
+    def pop(self, among: dict[int, Any]) -> _Held:
+        """Take the oldest message that nobody holds, on lease."""
+        if self.returned:
+            held = self.returned.pop(0)
+            held.among = among
+        else:
+            message = self.messages.popleft()
+            self.taken += 1
+            held = _Held(self.taken, 0, message, among)
+        among[held.place] = held
+        self.leased += 1
+        return held
+
+    def pop_message(self) -> Any:
+        """As :meth:`pop`, for a get, which frees its room at once."""
+        if self.returned:
+            message = self.returned.pop(0).message
+        else:
+            message = self.messages.popleft()
+            self.taken += 1
+        self.gets += 1
+        self.not_full.notify()
+        return message
+
+    def drop_all(self) -> int:
+        count = self.depth()
+        self.messages.clear()
+        self.returned.clear()
+        self.taken += count
+        self.dropped += count
+        self.gets += count
+        if count:
+            self.finish(count)
+            self.not_full.notify_all()
+        return count
+
+    def notify_everybody(self) -> None:
+        for condition in (self.not_empty, self.not_full, self.all_done):
+            condition.notify_all()
+
+
+_named_stores: WeakValueDictionary[str, _Store] = WeakValueDictionary()
+_named_stores_mutex: Final = threading.Lock()
+
+
+class LocalQueue(Queue[T]):
+    """
+    Queue between threads; hands over the very objects that were put.
+
+    Made by itself it has no name and this is its only handle; :meth:`open` shares one queue under a name among all the
+    threads of the process, until the last handle is closed or gone.
+
+    Args:
+        maxsize: Most messages to hold; 0 or less for no bound.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        reach=Reach.THREADS,
+        delivery=Delivery.WITH_THE_PROCESS,
+        survives_crash=False,
+        lease=True,
+        views=False,
+        joins=True,
+        same_object=True,
+        bounded_by_bytes=False,
+        uri_scheme="local",
+    )
+
+    def __init__(self, maxsize: int = 0) -> None:
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+            raise TypeError(f"maxsize must be an int, not {maxsize!r}")
+        self._store = _Store(None, max(maxsize, 0))
+        self._closed = False
+        self._held: dict[int, _Held] = {}
+
+    @classmethod
+    def open(cls, name: str, maxsize: int = 0, *, create: bool = True) -> Self:
+        """
+        Return a new handle of the queue of this name, making the queue if need be.
+
+        Args:
+            name: Any text.
+            maxsize: As for a new queue; one that exists must have the same.
+            create: Whether the queue may be made here.
+
+        Raises:
+            GeometryMismatchError: The queue exists with another ``maxsize``.
+            QueueNotFoundError: There is no such queue in this process, and ``create`` is False.
+        """
+        handle = cls(maxsize)
+        with _named_stores_mutex:
+            store = _named_stores.get(name)
+            if store is None:
+                if not create:
+                    raise QueueNotFoundError(name=name)
+                store = handle._store
+                store.name = name
+                _named_stores[name] = store
+        if store.maxsize != max(maxsize, 0):
+            raise GeometryMismatchError(name=name, wanted={"maxsize": maxsize}, found={"maxsize": store.maxsize})
+        handle._store = store
+        return handle
+
+    # -- Write side ---------------------------------------------------------------------------------------------------
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Append one message; see :meth:`Queue.put`."""
+        store = self._store
+        deadline = deadline_of(block, timeout)
+        with store.mutex:
+            if self._may_put(deadline):
+                store.append(item)
+                return
+            target = store.moved_to
+        if target is None:
+            raise Full(f"the queue holds {store.maxsize:,} messages")
+        self._follow(lambda seconds: target.put(item, True, seconds), deadline)
+
+    def put_nowait(self, item: T) -> None:
+        """Append one message without waiting."""
+        self.put(item, False)
+
+    def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
+        """Append many messages; see :meth:`Queue.put_many`."""
+        queued = list(items)
+        deadline = deadline_of(True, timeout)
+        store = self._store
+        done = 0
+        with store.mutex:
+            while done < len(queued) and self._may_put(deadline, done > 0):
+                store.append(queued[done])
+                done += 1
+            self._check_open()
+            target = store.moved_to
+        if target is not None:
+            while done < len(queued):
+                step = partial(target.put_many, queued[done:])
+                try:
+                    done += self._follow(step, deadline)
+                except (Full, ShutDown):
+                    if done:
+                        return done
+                    raise
+        if queued and not done:
+            raise Full(f"the queue holds {store.maxsize:,} messages")
+        return done
+
+    def _may_put(self, deadline: float, no_raise: bool = False) -> bool:
+        """Wait for room. False: the deadline passed, the queue was moved, or it was shut down and may not raise."""
+        store = self._store
+        store.collect()
+        while True:
+            self._check_open()
+            if store.moved_to is not None:
+                return False
+            if store.shut:
+                if no_raise:
+                    return False
+                raise ShutDown("the queue was shut down")
+            if store.has_room():
+                return True
+            if not wait_until(store.not_full, deadline):
+                return False
+            store.collect()
+
+    # -- Read side ----------------------------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the oldest message; see :meth:`Queue.get`."""
+        store = self._store
+        deadline = deadline_of(block, timeout)
+        with store.mutex:
+            if self._may_take(deadline):
+                return cast(T, store.pop_message())
+            target = store.moved_to
+        if target is None:
+            raise Empty("the queue holds no message")
+        return cast(T, self._follow(lambda seconds: target.get(True, seconds), deadline))
+
+    def get_nowait(self) -> T:
+        """Take the oldest message without waiting."""
+        return self.get(False)
+
+    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[T]:
+        """Take what is there; see :meth:`Queue.get_many`."""
+        if max_items < 1:
+            raise ValueError(f"max_items must be at least 1, not {max_items}")
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must be 0 or more, not {max_bytes}")
+        store = self._store
+        deadline = deadline_of(True, timeout)
+        with store.mutex:
+            if self._may_take(deadline):
+                if not max_bytes:
+                    return [store.pop_message() for _ in range(min(max_items, store.depth()))]
+                return self._take_bounded(max_items, max_bytes)
+            target = store.moved_to
+        if target is None:
+            raise Empty("the queue holds no message")
+        return self._follow(lambda seconds: target.get_many(max_items, max_bytes, seconds), deadline)
+
+    def _take_bounded(self, max_items: int, max_bytes: int) -> list[T]:
+        store = self._store
+        taken = [store.pop_message()]
+        total = _size(taken[0])
+        while len(taken) < max_items and store.depth():
+            total += _size(self._oldest())
+            if total > max_bytes:
+                break
+            taken.append(store.pop_message())
+        return taken
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """Take the oldest message on trial; see :meth:`Queue.lease`."""
+        store = self._store
+        deadline = deadline_of(block, timeout)
+        with store.mutex:
+            if self._may_take(deadline):
+                return LocalLease(self, store, store.pop(self._held))
+            target = store.moved_to
+        if target is None:
+            raise Empty("the queue holds no message")
+        return self._follow(lambda seconds: target.lease(True, seconds), deadline)
+
+    def peek(self) -> T:
+        """Look at the oldest message; see :meth:`Queue.peek`."""
+        store = self._store
+        with store.mutex:
+            if self._may_take(TRY_ONCE):
+                return cast(T, self._oldest())
+            target = store.moved_to
+        if target is None:
+            raise Empty("the queue holds no message")
+        return cast(T, target.peek())
+
+    def _oldest(self) -> Any:
+        store = self._store
+        return store.returned[0].message if store.returned else store.messages[0]
+
+    def _may_take(self, deadline: float) -> bool:
+        """Wait for a message. False: the deadline passed, or the queue was moved."""
+        store = self._store
+        while True:
+            store.collect()
+            self._check_open()
+            if store.moved_to is not None:
+                return False
+            if store.shut_immediately:
+                raise ShutDown("the queue was shut down at once")
+            if store.messages or store.returned:
+                return True
+            if store.shut and not store.leased:
+                raise ShutDown("the queue was shut down, and nothing is left")
+            if not wait_until(store.not_empty, deadline, _SLICE_SECONDS if store.leased else inf):
+                return False
+
+    def clear(self) -> int:
+        """Drop every message that nobody holds, and return how many."""
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            if store.moved_to is None:
+                store.collect()
+                return store.drop_all()
+        return store.moved_to.clear()
+
+    def _follow(self, step: Callable[[float], R], deadline: float) -> R:
+        """Do something on the queue that took over, in slices, so that closing this handle ends the wait."""
+        while True:
+            self._check_open()
+            seconds = min(max(deadline - monotonic(), 0), _SLICE_SECONDS)
+            try:
+                return step(seconds)
+            except (Empty, Full):
+                if monotonic() >= deadline:
+                    raise
+
+    # -- Work done ----------------------------------------------------------------------------------------------------
+
+    def task_done(self) -> None:
+        """Say that a message taken by get is worked off."""
+        store = self._store
+        with store.mutex:
+            self._check_counted()
+            if store.unfinished <= 0:
+                raise ValueError("task_done() was called more often than there were messages")
+            store.finish(1)
+
+    def join(self) -> None:
+        """Wait until every message ever put was worked off."""
+        store = self._store
+        with store.mutex:
+            self._check_counted()
+            while store.unfinished:
+                wait_until(store.all_done, inf, _SLICE_SECONDS if store.leased else inf)
+                store.collect()
+                self._check_counted()
+
+    def _check_counted(self) -> None:
+        self._check_open()
+        if self._store.moved_to is not None:
+            self._store.moved_to.join()
+
+    # -- Inspection ---------------------------------------------------------------------------------------------------
+
+    @property
+    def maxsize(self) -> int:
+        """Most messages the queue holds; 0 for no bound."""
+        return self._store.maxsize
+
+    @property
+    def name(self) -> str | None:
+        """The name it is shared under in this process, if any."""
+        return self._store.name
+
+    @property
+    def instance(self) -> str:
+        """32 hexadecimal digits that no other queue has, not even a later one of the same name."""
+        return self._store.instance
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._closed
+
+    @property
+    def moved_to(self) -> Queue[T] | None:
+        """The queue that took over; None while this one holds its messages itself."""
+        return self._store.moved_to
+
+    def qsize(self) -> int:
+        """Messages that could be taken now."""
+        return self.stats().depth
+
+    def empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether a put would have to wait now."""
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            if store.moved_to is None:
+                store.collect()
+                return not store.has_room()
+        return store.moved_to.full()
+
+    def stats(self) -> QueueStats:
+        """Counters since the queue was made."""
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            if store.moved_to is None:
+                store.collect()
+                return LocalStats(
+                    puts=store.puts,
+                    gets=store.gets,
+                    depth=store.depth(),
+                    leased=store.leased,
+                    high_water=store.high_water,
+                    redeliveries=store.redeliveries,
+                    dropped=store.dropped,
+                )
+        return store.moved_to.stats()
+
+    # -- Ending -------------------------------------------------------------------------------------------------------
+
+    def shutdown(self, immediate: bool = False) -> int:
+        """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            if store.moved_to is None:
+                store.shut = True
+                store.collect()
+                dropped = 0
+                if immediate:
+                    store.shut_immediately = True
+                    dropped = store.drop_all()
+                store.notify_everybody()
+                return dropped
+        return store.moved_to.shutdown(immediate)
+
+    def close(self) -> None:
+        """Give up this handle; see :meth:`Queue.close`."""
+        store = self._store
+        with store.mutex:
+            if self._closed:
+                return
+            self._closed = True
+            for held in list(self._held.values()):
+                store.give_back(held)
+            store.notify_everybody()
+        # What the queue held goes when nobody has a handle; those that wait on this one keep it until they noticed.
+        self._store = _Store(store.name, store.maxsize)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueClosedError(name=self._store.name)
+
+    def move_to(self, target: Queue[T]) -> int:
+        """
+        Hand everything over to another queue, in order; all handles follow it from now on.
+
+        Either all messages are in ``target`` and this returns, or it raises and this queue goes on with all of them.
+
+        Args:
+            target: An empty queue that nobody else uses yet. It must take all the messages at once.
+
+        Returns:
+            How many messages were moved.
+
+        Raises:
+            NotShareableError: Messages are out on lease; let them be settled first.
+            Exception: What ``target`` answered to the messages (too large, no plain data); it is cleared then.
+        """
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            store.collect()
+            if store.moved_to is not None:
+                return 0
+            if store.leased:
+                raise NotShareableError(
+                    what=f"a queue with {store.leased:,} messages out on lease", instead="ack or give them back first"
+                )
+            messages = [held.message for held in store.returned] + list(store.messages)
+            try:
+                moved = target.put_many(messages, timeout=0) if messages else 0
+                if moved < len(messages):
+                    raise Full(f"the other queue took {moved:,} of {len(messages):,} messages")
+            except BaseException:
+                target.clear()
+                raise
+            if store.shut:
+                target.shutdown(store.shut_immediately)
+            store.moved_to = target
+            store.messages.clear()
+            store.returned.clear()
+            store.notify_everybody()
+            return moved
+
+    def __reduce__(self) -> NoReturn:
+        raise NotShareableError(
+            what="a LocalQueue",
+            instead="send what to_serializable_descriptor() of its descriptor returns",
+        )
+
+    def __repr__(self) -> str:
+        store = self._store
+        name = "" if store.name is None else f" {store.name!r}"
+        state = "closed" if self._closed else f"{store.depth()} messages"
+        return f"<LocalQueue{name}, {state}>"
+
+
+def _size(message: Any) -> int:
+    """Bytes of a bytes-like message; what is no bytes has no size before it is encoded."""
+    return memoryview(message).nbytes if isinstance(message, (bytes, bytearray, memoryview)) else 0
+
+
+class LocalLease(Generic[T]):
+    """A message of a :class:`LocalQueue` on trial; see :class:`~sage_qd.queues.base.Lease`."""
+
+    def __init__(self, queue: LocalQueue[T], store: _Store, held: _Held) -> None:
+        self._queue = queue
+        self._store = store
+        self._held = held
+
+    @property
+    def value(self) -> T:
+        """The message itself."""
+        return cast(T, self._held.message)
+
+    @property
+    def attempt(self) -> int:
+        """How many times somebody held this message before."""
+        return self._held.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held this message before."""
+        return self._held.attempt > 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acked or given back."""
+        return self._held.settled
+
+    def ack(self) -> None:
+        """Take the message out for good."""
+        store = self._store
+        with store.mutex:
+            self._check_held()
+            del self._held.among[self._held.place]
+            store.leased -= 1
+            store.gets += 1
+            store.finish(1)
+            store.not_full.notify()
+            if store.shut:
+                store.not_empty.notify_all()
+
+    def nack(self) -> None:
+        """Give the message back."""
+        with self._store.mutex:
+            self._check_held()
+            self._store.give_back(self._held)
+
+    def _check_held(self) -> None:
+        self._queue._check_open()
+        if self._held.settled:
+            raise ValueError("the lease is settled already")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._held.settled:
+            (self.ack if kind is None else self.nack)()
+
+    def __del__(self) -> None:
+        if not self._held.settled:
+            self._store.dropped_leases.append(self._held)
+
+    def __reduce__(self) -> NoReturn:
+        raise NotShareableError(what="a lease", instead="send a copy of its value")

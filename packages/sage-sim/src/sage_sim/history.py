@@ -1,0 +1,210 @@
+"""
+The history of a run: which processes there were, and every operation of each of them.
+
+On disk it is one JSON object a line, in the order of time: an ``edge`` line for each queue, then ``start``, ``put``,
+``take``, ``kill`` and ``exit`` lines. Reading a file gives the same history that writing it was given.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sage_sim.eventlog import DAMAGED, REPEATED, Kind, Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """
+    One process of a run.
+
+    Attributes:
+        number: Unique in the run; a respawned process has a new one.
+        name: Slot and incarnation, as in ``reader-0.2``.
+        role: Its role.
+        start_ns: When it was started, on the monotonic clock.
+        exit_ns: When its end was noticed; None when it was still there at the end of the run.
+        status: Exit code, or minus the signal that ended it; None as above.
+        killed_ns: When the run killed it on purpose; None when it did not.
+    """
+
+    number: int
+    name: str
+    role: str
+    start_ns: int
+    exit_ns: int | None = None
+    status: int | None = None
+    killed_ns: int | None = None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it died of a planned kill, rather than ending in the moment before it."""
+        return self.killed_ns is not None and self.status == -9
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeEnds:
+    """One queue, with the roles at its ends."""
+
+    name: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """
+    What the checkers judge.
+
+    Attributes:
+        edges: The queues; an operation refers to them by index.
+        processes: Everyone who took part.
+        read: Gives all operations, anew each time; those of one process in the order in which they began.
+        drained: Whether the run came to its own end, with nothing left under way.
+    """
+
+    edges: tuple[EdgeEnds, ...]
+    processes: tuple[Process, ...]
+    read: Callable[[], Iterable[Operation]]
+    drained: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        edges: Sequence[EdgeEnds],
+        processes: Sequence[Process],
+        operations: Sequence[Operation],
+        *,
+        drained: bool = True,
+    ) -> History:
+        """Make one from operations in memory."""
+        return cls(edges=tuple(edges), processes=tuple(processes), read=lambda: operations, drained=drained)
+
+    @property
+    def source_roles(self) -> frozenset[str]:
+        """The roles that make items."""
+        return frozenset(edge.source for edge in self.edges) - frozenset(edge.target for edge in self.edges)
+
+    @property
+    def sink_roles(self) -> frozenset[str]:
+        """The roles where items end."""
+        return frozenset(edge.target for edge in self.edges) - frozenset(edge.source for edge in self.edges)
+
+
+def write_history(path: Path, history: History, logs: Iterable[Iterable[Operation]]) -> int:
+    """
+    Write a history as JSON lines, in the order of time.
+
+    Args:
+        path: A new file.
+        history: The edges and processes.
+        logs: The operations, one iterable for each process, each in its own order.
+
+    Returns:
+        How many operations were written.
+    """
+    names = {process.number: process.name for process in history.processes}
+    edges = [edge.name for edge in history.edges]
+    changes = sorted(_changes(history.processes))
+    lines = (_timed_lines(log, names, edges) for log in logs)
+    count = -len(changes)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(json.dumps({"event": "history", "drained": history.drained}) + "\n")
+        for edge in history.edges:
+            file.write(
+                json.dumps({"event": "edge", "edge": edge.name, "source": edge.source, "target": edge.target}) + "\n"
+            )
+        for _, line in heapq.merge(changes, *lines):
+            file.write(line)
+            count += 1
+    return count
+
+
+def _timed_lines(log: Iterable[Operation], names: dict[int, str], edges: list[str]) -> Iterator[tuple[int, str]]:
+    """One line for each operation; formatted by hand, because there may be millions, and nothing in it needs quoting."""
+    events = {kind.value: kind.name.lower() for kind in Kind}
+    for begin, end, sequence, hop, origin, sender, edge, attempt, flags, kind, process in log:
+        rest = "" if not flags else f',"repeated":{_word(flags & REPEATED)},"damaged":{_word(flags & DAMAGED)}'
+        yield (
+            begin,
+            f'{{"event":"{events[kind]}","process":"{names[process]}","edge":"{edges[edge]}","origin":{origin},'
+            f'"sequence":{sequence},"sender":{sender},"hop":{hop},"attempt":{attempt},'
+            f'"begin_ns":{begin},"end_ns":{end or "null"}{rest}}}\n',
+        )
+
+
+def _word(flag: int) -> str:
+    return "true" if flag else "false"
+
+
+def _changes(processes: Iterable[Process]) -> Iterator[tuple[int, str]]:
+    for process in processes:
+        who = {"process": process.name, "number": process.number}
+        yield process.start_ns, _line({"event": "start", **who, "role": process.role, "at_ns": process.start_ns})
+        if process.killed_ns is not None:
+            yield process.killed_ns, _line({"event": "kill", **who, "at_ns": process.killed_ns})
+        if process.exit_ns is not None:
+            yield process.exit_ns, _line({"event": "exit", **who, "status": process.status, "at_ns": process.exit_ns})
+
+
+def _line(fields: dict[str, object]) -> str:
+    return json.dumps(fields, separators=(",", ":")) + "\n"
+
+
+def read_history(path: Path) -> History:
+    """
+    Read what `write_history` wrote.
+
+    Raises:
+        ValueError: A line is no event of a history; names the line.
+    """
+    edges: list[EdgeEnds] = []
+    processes: dict[str, Process] = {}
+    operations: list[Operation] = []
+    drained = False
+    with path.open(encoding="utf-8") as file:
+        for at, line in enumerate(file, 1):
+            try:
+                event = json.loads(line)
+                kind = event["event"]
+                if kind == "history":
+                    drained = event["drained"]
+                elif kind == "edge":
+                    edges.append(EdgeEnds(name=event["edge"], source=event["source"], target=event["target"]))
+                elif kind in ("start", "kill", "exit"):
+                    _apply(processes, kind, event)
+                else:
+                    operations.append(_operation(event, edges, processes))
+            except (ValueError, KeyError, StopIteration) as error:
+                raise ValueError(f"{path}, line {at} is no event of a history: {line[:80]!r}") from error
+    return History.of(edges, list(processes.values()), operations, drained=drained)
+
+
+def _apply(processes: dict[str, Process], kind: str, event: dict[str, Any]) -> None:
+    name, at = event["process"], event["at_ns"]
+    if kind == "start":
+        processes[name] = Process(number=event["number"], name=name, role=event["role"], start_ns=at)
+    elif kind == "kill":
+        processes[name] = replace(processes[name], killed_ns=at)
+    else:
+        processes[name] = replace(processes[name], exit_ns=at, status=event["status"])
+
+
+def _operation(event: dict[str, Any], edges: list[EdgeEnds], processes: dict[str, Process]) -> Operation:
+    return Operation(
+        begin_ns=event["begin_ns"],
+        end_ns=event["end_ns"] or 0,
+        sequence=event["sequence"],
+        hop=event["hop"],
+        origin=event["origin"],
+        sender=event["sender"],
+        edge=next(at for at, edge in enumerate(edges) if edge.name == event["edge"]),
+        attempt=event["attempt"],
+        flags=(REPEATED if event.get("repeated") else 0) | (DAMAGED if event.get("damaged") else 0),
+        kind=Kind[event["event"].upper()],
+        process=processes[event["process"]].number,
+    )
