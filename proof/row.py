@@ -79,7 +79,8 @@ class Row:
     def _finish(self) -> bool:
         self.seconds = round(time.monotonic() - self._started, 1)
         self._out.mkdir(parents=True, exist_ok=True)
-        (self._out / f"{self.row}.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        shown = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        (self._out / f"{self.row}.json").write_text(json.dumps(shown, indent=2) + "\n")
         verdict = {True: "ok", False: "FAILED", None: f"not run: {self.reason}"}[self.ok]
         print(f"{self.row}  {self.figure}\n    {self.value}   (bound: {self.bound})   {verdict}, {self.seconds} s", flush=True)
         if self.ok is False:
