@@ -74,7 +74,8 @@ class _Store:
     What the handles of one queue share. Everything is read and written under ``mutex``, except ``dropped_leases``.
 
     ``returned`` holds messages that came back from a lease, oldest first; each is older than everything in
-    ``messages``, because leases take from the front. ``taken`` counts what ever left ``messages``, and so numbers the places.
+    ``messages``, because leases take from the front. ``taken`` counts what ever left ``messages``, and so numbers the
+    places. ``ended`` says that the queue was shut down or moved: a put has to look more closely then.
     """
 
     def __init__(self, name: str | None, maxsize: int) -> None:
@@ -96,6 +97,9 @@ class _Store:
         self.high_water = 0
         self.redeliveries = 0
         self.dropped = 0
+        self.waiting_producers = 0
+        self.waiting_consumers = 0
+        self.ended = False
         self.shut = False
         self.shut_immediately = False
         self.moved_to: Queue[Any] | None = None
@@ -136,8 +140,11 @@ class _Store:
         self.messages.append(message)
         self.puts += 1
         self.unfinished += 1
-        self.high_water = max(self.high_water, self.depth() + self.leased)
-        self.not_empty.notify()
+        held = len(self.messages) + len(self.returned) + self.leased
+        if held > self.high_water:
+            self.high_water = held
+        if self.waiting_consumers:
+            self.not_empty.notify()
 
     def pop(self, among: dict[int, Any]) -> _Held:
         """Take the oldest message that nobody holds, on lease."""
@@ -160,8 +167,25 @@ class _Store:
             message = self.messages.popleft()
             self.taken += 1
         self.gets += 1
-        self.not_full.notify()
+        if self.waiting_producers:
+            self.not_full.notify()
         return message
+
+    def wait_for_room(self, deadline: float) -> bool:
+        """Wait once; False when the deadline had passed."""
+        self.waiting_producers += 1
+        try:
+            return wait_until(self.not_full, deadline)
+        finally:
+            self.waiting_producers -= 1
+
+    def wait_for_message(self, deadline: float) -> bool:
+        """Wait once, for a slice only while a dropped lease may give its message back; False as above."""
+        self.waiting_consumers += 1
+        try:
+            return wait_until(self.not_empty, deadline, _SLICE_SECONDS if self.leased else inf)
+        finally:
+            self.waiting_consumers -= 1
 
     def drop_all(self) -> int:
         count = self.depth()
@@ -249,7 +273,8 @@ class LocalQueue(Queue[T]):
         store = self._store
         deadline = deadline_of(block, timeout)
         with store.mutex:
-            if self._may_put(deadline):
+            # The first half is the common case, without a call.
+            if not (store.maxsize or store.ended or self._closed) or self._may_put(deadline):
                 store.append(item)
                 return
             target = store.moved_to
@@ -300,7 +325,7 @@ class LocalQueue(Queue[T]):
                 raise ShutDown("the queue was shut down")
             if store.has_room():
                 return True
-            if not wait_until(store.not_full, deadline):
+            if not store.wait_for_room(deadline):
                 return False
             store.collect()
 
@@ -311,8 +336,11 @@ class LocalQueue(Queue[T]):
         store = self._store
         deadline = deadline_of(block, timeout)
         with store.mutex:
-            if self._may_take(deadline):
-                return cast(T, store.pop_message())
+            # The first half is the common case, without a call.
+            if (store.messages and not (store.ended or store.dropped_leases or self._closed)) or self._may_take(
+                deadline
+            ):
+                return store.pop_message()  # type: ignore[no-any-return]  # a store holds what this queue put
             target = store.moved_to
         if target is None:
             raise Empty("the queue holds no message")
@@ -392,7 +420,7 @@ class LocalQueue(Queue[T]):
                 return True
             if store.shut and not store.leased:
                 raise ShutDown("the queue was shut down, and nothing is left")
-            if not wait_until(store.not_empty, deadline, _SLICE_SECONDS if store.leased else inf):
+            if not store.wait_for_message(deadline):
                 return False
 
     def clear(self) -> int:
@@ -513,7 +541,7 @@ class LocalQueue(Queue[T]):
         with store.mutex:
             self._check_open()
             if store.moved_to is None:
-                store.shut = True
+                store.shut = store.ended = True
                 store.collect()
                 dropped = 0
                 if immediate:
@@ -577,6 +605,7 @@ class LocalQueue(Queue[T]):
             if store.shut:
                 target.shutdown(store.shut_immediately)
             store.moved_to = target
+            store.ended = True
             store.messages.clear()
             store.returned.clear()
             store.notify_everybody()

@@ -65,6 +65,7 @@ cdef extern from "ring.h" nogil:
 
     uint64_t sq_now_ns()
     uint32_t SQ_LEASE_ATTEMPT(uint32_t lease)
+    uint32_t SQ_LEASE_SLOT(uint32_t lease)
     int sq_format(int fd, const sq_settings *settings, sq_fault *fault)
     int sq_attach(sq_ring *ring, int fd)
     void sq_detach(sq_ring *ring)
@@ -75,6 +76,7 @@ cdef extern from "ring.h" nogil:
     void sq_stats_read(sq_ring *ring, sq_stats *stats)
     uint64_t sq_histogram_count(sq_ring *ring, uint32_t bucket)
     uint32_t sq_state(sq_ring *ring)
+    uint32_t sq_party_epoch(sq_ring *ring, uint32_t slot)
     uint32_t sq_party_pid(sq_ring *ring, uint32_t slot)
 
     int sq_put(sq_ring *ring, const void *data, size_t length, uint8_t tag)
@@ -93,7 +95,7 @@ cdef extern from "ring.h" nogil:
     bint sq_intact(const sq_ring *ring, const sq_record *record, const void *copy)
     int sq_get_once(sq_ring *ring, void *buffer, size_t size, sq_record *record, bint wait, bint take)
     int sq_get_wait(sq_ring *ring, void *buffer, size_t size, sq_record *record, uint64_t deadline_ns)
-    bint sq_reap(sq_ring *ring)
+    bint sq_reap(sq_ring *ring, bint wait)
 
     int sq_lease(sq_ring *ring, bint wait, sq_record *record)
     int sq_lease_wait(sq_ring *ring, sq_record *record, uint64_t deadline_ns)

@@ -309,9 +309,6 @@ cdef class Ring:
             return damage(fault)
         if status == SQ_CHECKSUM:
             return errors.CorruptQueueError(field="payload checksum of one item; it was taken out, the others are untouched")
-        if status == SQ_FENCED:
-            slot = self.ring.slot
-            return errors.FencedError(pid=os.getpid(), epoch=slot)
         if status == SQ_NO_SLOT:
             pids = [sq_party_pid(&self.ring, slot) for slot in range(SQ_PARTICIPANTS)]
             return errors.TooManyParticipantsError(limit=SQ_PARTICIPANTS, live_pids=sorted(set(filter(None, pids))))
@@ -370,7 +367,8 @@ cdef class Ring:
             if PyBytes_CheckExact(data):
                 tag = 1
             else:
-                self.put_parts(data[1], data[0], deadline_of(block, timeout))
+                mark, parts = data
+                self.put_parts(parts, mark, deadline_of(block, timeout))
                 return
         if PyBytes_CheckExact(data):
             part.length = length = PyBytes_GET_SIZE(data)
@@ -646,7 +644,7 @@ cdef class Ring:
                 return payload if record.tag == 0 else self.decoded(record.tag, payload)
             if item != NULL:
                 Py_DECREF(item)
-        if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring)):
+        if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring, False)):
             raise self.failure(status)
         payload = self.get_waiting(deadline_of(block, timeout), &tag)
         return payload if tag == 0 else self.decoded(tag, payload)
@@ -750,7 +748,7 @@ cdef class Ring:
     cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept:
         """Wait after SQ_EMPTY or SQ_BUSY on a ring with a single role; SQ_AGAIN: try again. The caller counts as inside."""
         # With the GIL, which is what keeps other threads away from a side that has a role in place of its lock.
-        if status == SQ_EMPTY and sq_reap(&self.ring):
+        if status == SQ_EMPTY and sq_reap(&self.ring, False):
             return SQ_AGAIN
         with nogil:
             if status == SQ_BUSY:
@@ -1139,6 +1137,9 @@ cdef class Ring:
         self.finish()
         if status:
             raise self.failure(status)
+        if dropped and self.spills is not None and not self.single_consumer:
+            candidates = self.spills.unlocked()
+            self.spills.remove_orphans(candidates, self.spilled_ids())
         return dropped
 
     # -- Inspection and administration --------------------------------------------------------------------------------
@@ -1412,6 +1413,8 @@ cdef class Lease:
                 break
             if status == SQ_FENCED:
                 self.held = False
+                epoch = sq_party_epoch(&owner.ring, SQ_LEASE_SLOT(self.record.lease))
+                raise errors.FencedError(pid=os.getpid(), epoch=epoch)
             if status != SQ_AGAIN:
                 raise owner.failure(status)
             PyErr_CheckSignals()

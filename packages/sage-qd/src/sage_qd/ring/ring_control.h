@@ -198,6 +198,11 @@ static inline uint32_t sq_party_pid(sq_ring *ring, uint32_t slot) {
     return slot < SQ_PARTICIPANTS ? sq_load32(&ring->header->participants[slot].pid) : 0;
 }
 
+/* Tells the holders of a slot apart. */
+static inline uint32_t sq_party_epoch(sq_ring *ring, uint32_t slot) {
+    return slot < SQ_PARTICIPANTS ? sq_load32(&ring->header->participants[slot].epoch) : 0;
+}
+
 /* The first words of all spill references in the ring, leased or not; *found may exceed `room`: ask again with more. */
 static inline int sq_spilled(sq_ring *ring, bool wait, uint64_t *ids, size_t room, size_t *found) {
     *found = 0;
@@ -241,7 +246,7 @@ static inline int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline
         if (sq_ready(rings[at])) return SQ_OK;
         waiters[at] = (struct futex_waitv){.val = sq_event_announce(event, true), .uaddr = (uintptr_t)&event->sequence,
                                            .flags = FUTEX_32};
-        if (sq_ready(rings[at]) || (sq_reap(rings[at]) && sq_ready(rings[at]))) return SQ_OK;
+        if (sq_ready(rings[at]) || (sq_reap(rings[at], true) && sq_ready(rings[at]))) return SQ_OK;
     }
     if (start >= deadline_ns) return SQ_EMPTY;
     struct timespec timeout = {.tv_sec = (time_t)(until / 1000000000ull), .tv_nsec = (long)(until % 1000000000ull)};

@@ -1,9 +1,9 @@
 /* The bytes of a segment: the truth that every process which maps it agrees on.
  *
- *   offset 0        128      256      384        512       640   768        896   1024       1280     1536       4096
- *          +--------+--------+--------+----------+---------+-----+----------+-----+----------+--------+----------+---
- *          |identity|  (0)   |control |not_empty |not_full |tail |producers |head |consumers |  (0)   |histogram |
- *          +--------+--------+--------+----------+---------+-----+----------+-----+----------+--------+----------+---
+ *   offset 0        128  256     384       512      640  768       896  1024      1152   1280 1536      4096
+ *          +--------+----+-------+---------+--------+----+---------+----+---------+------+----+---------+---
+ *          |identity| -- |control|not_empty|not_full|tail|producers|head|consumers|leases| -- |histogram|
+ *          +--------+----+-------+---------+--------+----+---------+----+---------+------+----+---------+---
  *   offset 4096                              20480 (rounded up to the page)
  *          +---------------------------------+--------------------------------------------+
  *          | participants, 512 x 32 bytes    | data region, mapped twice in a row          |
@@ -127,7 +127,7 @@ typedef struct {
     sq_word64 high_water;   /* producers: most items seen in the ring (sampled); consumers: items dropped by clear */
 } sq_side;
 
-/* Written under the consumers' lock only. See "Leases" in ring.h. */
+/* Written under the consumers' lock only. See ring_lease.h. */
 typedef struct {
     sq_word32 disordered; /* 0: every record from head on is READY, and the fields below mean nothing */
     sq_word32 leased;     /* records in phase LEASED; exact after recover() */
@@ -155,13 +155,13 @@ typedef struct {
     _Alignas(SQ_CACHE_LINE) sq_event not_full;
     /* Position after the last record ever published. Written under the producers' lock only.
      *   I1  head <= tail <= head + capacity, in units and in items
-     *   W1  release store in sq_publish(), pairs with R1: the records are complete before a consumer can see the
+     *   W1  release store in sq_write_end(), pairs with R1: the records are complete before a consumer can see the
      *       position that covers them. A producer killed before it leaves bytes nobody will ever look at.
      *   The producers' own load is relaxed: nobody else stores here, and taking the lock is an acquire (L1). */
     _Alignas(SQ_CACHE_LINE) sq_word64 tail;
     _Alignas(SQ_CACHE_LINE) sq_side producers;
     /* Position of the first record whose bytes are still needed. Written under the consumers' lock only.
-     *   W2  release store in sq_release(), pairs with R2: the bytes were copied out before a producer can see that
+     *   W2  release store in sq_read_end() and sq_settle(), pairs with R2: the bytes were copied out before a producer can see that
      *       they may be overwritten. A consumer killed before it never had the item. */
     _Alignas(SQ_CACHE_LINE) sq_word64 head;
     _Alignas(SQ_CACHE_LINE) sq_side consumers;

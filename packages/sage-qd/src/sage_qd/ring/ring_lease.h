@@ -51,7 +51,7 @@ static inline int sq_lease_wait(sq_ring *ring, sq_record *record, uint64_t deadl
     for (;;) {
         int status = sq_lease(ring, true, record);
         if (status == SQ_EMPTY) {
-            if (sq_reap(ring)) continue;
+            if (sq_reap(ring, true)) continue;
             status = sq_wait_turn(ring, SQ_CONSUMERS, 0, deadline_ns);
             if (status == SQ_OK) continue;
         } else if (status == SQ_AGAIN && sq_now_ns() >= deadline_ns) {

@@ -35,7 +35,7 @@ typedef struct sq_ring {
     uint32_t slot;    /* participant slot + 1; 0: none */
     uint32_t roles;   /* SQ_MODE_SINGLE_* that this handle holds */
     sq_word32 spin[2]; /* yields before sleeping, producers' and consumers' side; adapts */
-    sq_word64 swept_ns;
+    sq_word64 next_sweep_ns;
     uint64_t spill_threshold;
     uint64_t first_item;
     uint32_t codec;

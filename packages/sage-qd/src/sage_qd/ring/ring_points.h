@@ -8,8 +8,8 @@
 
 #define SQ_POINTS(X)                                                                                                   \
     X(lock_taken) X(lock_inherited) X(lock_wait) X(lock_freed)                                                         \
-    X(put_copied) X(put_published) X(put_unlocked) X(put_wakes)                                                        \
-    X(take_found) X(take_copied) X(take_marked) X(take_released) X(take_unlocked) X(take_wakes)                        \
+    X(put_copied) X(put_published) X(put_unlocked)                                                                     \
+    X(take_found) X(take_copied) X(take_marked) X(take_released) X(take_unlocked)                                      \
     X(lease_frontier) X(lease_disordered) X(lease_marked) X(lease_counted)                                             \
     X(ack_marked) X(ack_released) X(nack_cursor) X(nack_marked)                                                        \
     X(sweep_returned) X(sweep_freed) X(register_filled) X(register_done)                                               \

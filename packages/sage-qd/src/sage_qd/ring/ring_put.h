@@ -169,6 +169,8 @@ SQ_HOT int sq_put_once(sq_ring *ring, const sq_part *parts, size_t count, uint64
             to += parts[part].length;
         }
         sq_write_next(&writer);
+        if (__builtin_expect(flags & SQ_RECORD_SPILLED, 0))
+            sq_store64(&ring->header->producers.spills, sq_load64(&ring->header->producers.spills) + 1);
     }
     int ended = sq_write_end(&writer);
     return status ? status : ended;

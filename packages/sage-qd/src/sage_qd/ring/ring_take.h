@@ -27,10 +27,28 @@ typedef struct {
     bool disordered;
 } sq_reader;
 
+static int sq_sweep(sq_ring *ring, bool wait);
+
+/* Records that dead parties hold come back before anything younger is taken. Looks at most every 10 ms, and less often
+ * where there are so many parties that looking at all of them takes long; true when some came back. */
+static __attribute__((noinline)) bool sq_reap(sq_ring *ring, bool wait) {
+    sq_leases *leases = &ring->header->leases;
+    if (!sq_load32(&leases->disordered) || !sq_load32(&leases->leased)) return false;
+    uint64_t start = sq_now_ns();
+    if (start < sq_load64(&ring->next_sweep_ns)) return false;
+    sq_store64(&ring->next_sweep_ns, start + 10000000ull);
+    uint32_t before = sq_load32(&leases->leased);
+    int status = sq_sweep(ring, wait);
+    uint64_t cost = sq_now_ns() - start;
+    if (cost > 200000ull) sq_store64(&ring->next_sweep_ns, start + 50 * cost);
+    return status == SQ_OK && sq_load32(&leases->leased) < before;
+}
+
 SQ_HOT int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
+    sq_header *header = ring->header;
+    if (__builtin_expect(sq_load32(&header->leases.disordered), 0)) (void)sq_reap(ring, wait);
     int status = sq_enter(ring, SQ_CONSUMERS, wait);
     if (__builtin_expect(status, 0)) return status;
-    sq_header *header = ring->header;
     uint32_t state = sq_load32(&header->control.state);
     if (__builtin_expect(state & (SQ_STATE_POISONED | SQ_STATE_IMMEDIATE), 0)) {
         sq_leave(ring, SQ_CONSUMERS);
@@ -257,26 +275,12 @@ static inline int sq_peek(sq_ring *ring, void *buffer, size_t size, sq_record *r
     return sq_get_once(ring, buffer, size, record, wait, false);
 }
 
-static int sq_sweep(sq_ring *ring, bool wait);
-
-/* Records that dead parties hold would otherwise stay away for ever. Looks at most every 10 ms; true when some came
- * back. */
-static inline bool sq_reap(sq_ring *ring) {
-    sq_leases *leases = &ring->header->leases;
-    if (__builtin_expect(!sq_load32(&leases->disordered) || !sq_load32(&leases->leased), 1)) return false;
-    uint64_t now = sq_now_ns();
-    if (now - sq_load64(&ring->swept_ns) < 10000000ull) return false;
-    sq_store64(&ring->swept_ns, now);
-    uint32_t before = sq_load32(&leases->leased);
-    return sq_sweep(ring, true) == SQ_OK && sq_load32(&leases->leased) < before;
-}
-
 /* Waits for the lock and for a record. SQ_AGAIN: look at signals and call again with the same deadline. Without the GIL. */
 static inline int sq_get_wait(sq_ring *ring, void *buffer, size_t size, sq_record *record, uint64_t deadline_ns) {
     for (;;) {
         int status = sq_get_once(ring, buffer, size, record, true, true);
         if (status == SQ_EMPTY) {
-            if (sq_reap(ring)) continue;
+            if (sq_reap(ring, true)) continue;
             status = sq_wait_turn(ring, SQ_CONSUMERS, 0, deadline_ns);
             if (status == SQ_OK) continue;
         } else if (status == SQ_AGAIN && sq_now_ns() >= deadline_ns) {

@@ -51,7 +51,7 @@ class SpillFiles:
             try:
                 yield REFERENCE.pack(number, length)
             except BaseException:
-                os.unlink(path)
+                remove_if_there(path)  # closing the last handle may have done so
                 raise
         finally:
             os.close(descriptor)
