@@ -235,6 +235,8 @@ class Queue(ABC, Generic[T]):
         """
         Take what is there, in order: at least one message, waiting for that one only.
 
+        It may be fewer than there are: a very large message ends a batch.
+
         Args:
             max_items: Most messages to take, at least 1.
             max_bytes: Stop before the messages exceed this sum, but take the first; 0 for no bound. A kind that holds

@@ -142,6 +142,7 @@ cdef class Ring:
     cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag)
     cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept
     cdef int await_lock(self) except -1
+    cdef int claim_consumer(self) except -1
     cdef object next_reference(self, uint8_t *tag)
     cdef object read_spilled(self, object reference)
     cdef object get_spilled(self)

@@ -138,7 +138,11 @@ def format_segment(
 
 
 def wait_any(list rings, timeout=None) -> list:
-    """Wait until a get() on at least one of the rings has an answer; `sage_qd.ring.wait` is the public form."""
+    """
+    Wait until a get() on at least one of the rings has an answer; `sage_qd.ring.wait` is the public form.
+
+    Like get(), it claims the role of a single consumer.
+    """
     cdef sq_ring *handles[128]
     cdef uint32_t count = 0
     cdef int status
@@ -147,8 +151,10 @@ def wait_any(list rings, timeout=None) -> list:
     cdef uint64_t deadline_ns = deadline_of(True, timeout)
     if not 0 < len(rings) <= 128:
         raise ValueError(f"wait takes 1 to 128 rings, not {len(rings)}")
-    for ring in rings:
-        ring.check()
+    for item in rings:
+        if not isinstance(item, Ring):
+            raise TypeError(f"wait takes rings, not {item!r}")
+        ring = item
         handles[count] = &ring.ring
         count += 1
     while True:
@@ -157,6 +163,8 @@ def wait_any(list rings, timeout=None) -> list:
             ring.check()
             if ring.pending is not None:
                 ready.append(ring)
+            if ring.ring.mode & SQ_MODE_SINGLE_CONSUMER:
+                ring.claim_consumer()
         if ready:
             return ready
         for ring in rings:
@@ -768,6 +776,22 @@ cdef class Ring:
         self.calls -= 1
         self.finish()
         return SQ_AGAIN if status == SQ_OK else status
+
+    cdef int claim_consumer(self) except -1:
+        """Claim the role of the single consumer as get() does: what a dead one left can only be found with it."""
+        cdef sq_reader reader
+        cdef int status = SQ_AGAIN
+        while status == SQ_AGAIN:
+            self.check()
+            status = sq_read_begin(&self.ring, &reader, False)
+            if status == SQ_OK:
+                sq_read_end(&reader)
+            elif status == SQ_BUSY:
+                status = self.await_lock()
+                PyErr_CheckSignals()
+        if status == SQ_OK or status == SQ_SHUTDOWN or status == SQ_CORRUPT:  # get() will say so
+            return 0
+        raise self.failure(status)
 
     cdef object next_reference(self, uint8_t *tag):
         """What the next record holds when its payload is in a spill file, else None; the record stays."""

@@ -24,6 +24,8 @@ typedef struct sq_map {
     struct sq_map *next;
 } sq_map;
 
+#define SQ_YIELDS 60u /* about 30 us alone on a core: longer than waking a sleeper takes */
+
 /* A handle: private memory of one process. */
 typedef struct sq_ring {
     sq_header *header;
@@ -34,7 +36,7 @@ typedef struct sq_ring {
     uint32_t forks;   /* sq_forks when slot and roles below were obtained */
     uint32_t slot;    /* participant slot + 1; 0: none */
     uint32_t roles;   /* SQ_MODE_SINGLE_* that this handle holds */
-    sq_word32 spin[2]; /* yields before sleeping, producers' and consumers' side; adapts */
+    sq_word32 yields[2]; /* before sleeping, producers' and consumers' side; adapts */
     sq_word64 next_sweep_ns;
     uint64_t spill_threshold;
     uint64_t first_item;
@@ -300,7 +302,8 @@ static inline int sq_attach(sq_ring *ring, int fd) {
     memset(ring, 0, sizeof *ring);
     ring->fd = fd;
     ring->forks = sq_forks;
-    ring->spin[0] = ring->spin[1] = 60;
+    sq_store32(&ring->yields[0], SQ_YIELDS);
+    sq_store32(&ring->yields[1], SQ_YIELDS);
     sq_fault *fault = &ring->fault;
     struct stat st;
     if (fstat(fd, &st) != 0) return sq_fail(fault, SQ_SYSTEM, "fstat", 0, 0, 0);

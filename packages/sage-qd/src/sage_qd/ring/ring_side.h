@@ -242,6 +242,8 @@ static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
     return false;
 }
 
+#define SQ_SHORT_WAIT_NS 200000ull /* a sleep and a wake-up on each side, with a neighbour on the core */
+
 /* Waits until an operation that needs `units` is worth trying again. SQ_OK: try. SQ_AGAIN: a slice ended or a signal came.
  * SQ_EMPTY/SQ_FULL: the deadline passed. Without the GIL. */
 static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint64_t deadline_ns) {
@@ -250,17 +252,12 @@ static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint
     uint64_t start = sq_now_ns();
     if (start >= deadline_ns) return which == SQ_PRODUCERS ? SQ_FULL : SQ_EMPTY;
     int status = SQ_AGAIN;
-    /* Yields pay when the partner wants this core; when they did not, try fewer next time, and probe now and then. */
-    sq_word32 *budget = &ring->spin[which];
-    uint32_t turns = sq_load32(budget);
-    for (uint32_t turn = 0; turn < turns && status == SQ_AGAIN; turn++) {
-        sched_yield();
+    sq_word32 *budget = &ring->yields[which];
+    for (uint32_t turn = 0, turns = sq_load32(budget); turn < turns && status == SQ_AGAIN; turn++) {
+        sched_yield(); /* the partner may want this core */
         if (sq_worth_trying(ring, which, units)) status = SQ_OK;
     }
-    if (status == SQ_OK) {
-        sq_store32(budget, turns < 30 ? turns * 2 + 4 : 60);
-    } else {
-        sq_store32(budget, turns > 1 ? turns / 2 : 1);
+    if (status == SQ_AGAIN) {
         uint32_t key = sq_event_announce(event, true);
         if (sq_worth_trying(ring, which, units)) {
             status = SQ_OK;
@@ -270,8 +267,13 @@ static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint
             if (sq_worth_trying(ring, which, units)) status = SQ_OK;
         }
     }
+    uint64_t waited = sq_now_ns() - start;
+    /* Yielding pays when the wait is short, whether or not it was long enough this time: two partners who put each other to
+     * sleep would otherwise never find back. A long wait: try fewer next time. */
+    uint32_t turns = sq_load32(budget);
+    sq_store32(budget, status == SQ_OK && waited < SQ_SHORT_WAIT_NS ? SQ_YIELDS : turns > 1 ? turns / 2 : 1);
     sq_side *side = sq_side_of(ring, which);
-    sq_add64(&side->blocked_ns, sq_now_ns() - start);
+    sq_add64(&side->blocked_ns, waited);
     sq_add64(&side->blocked, 1);
     return status;
 }
