@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
+from statistics import median
 from typing import Any
 
 from arena import CONTENDERS, Arena, Measured
+from channels import Channel, End, Shape
 from crew import Crew, CrewError
 from ours import SageRing
-from peers import Channel, End, Floor, Shape, floor_build
-from topologies import Job, Outcome, Role, Topology, expect, idle, nanoseconds_each, payloads, solo
+from references import Floor, bare_ring
+from topologies import Job, Outcome, Role, Topology, expect, nanoseconds_each, now, payloads
 
 MANY = 1000
 MANY_CAPACITY_BYTES = 1 << 16
 VISIT = 100  # pairs on one ring before going to the next
-
-now = time.monotonic_ns
 
 
 # -- create and attach -------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ class FloorMaker(Channel):
     missing = Floor.missing
 
     def both(self) -> End:
-        kind, capacity, kept = floor_build.load().Ring, self.shape.capacity_bytes, str(self.folder / "kept")
+        kind, capacity, kept = bare_ring().Ring, self.shape.capacity_bytes, str(self.folder / "kept")
         held = kind(kept, capacity)
         return End(
             put=lambda number: kind(str(self.folder / str(number)), capacity), get=lambda: kind(kept), holds=[held]
@@ -91,6 +91,12 @@ def repeat_numbers(count: int) -> list[int]:
     return [next(numbers) for _ in range(count)]
 
 
+def close_all(rings: list[Any]) -> None:
+    """Close all rings."""
+    for ring in rings:
+        close(ring)
+
+
 def close(made: Any) -> None:
     """Close a ring that has ``close``; the bare one is closed by being forgotten."""
     if hasattr(made, "close"):
@@ -113,7 +119,7 @@ class ManyRings(SageRing):
         return self.ring_module().create(path=self.folder / str(number), capacity_bytes=MANY_CAPACITY_BYTES)
 
     def both(self) -> End:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         before = resident_bytes()
         rings = [self.make(number) for number in range(self.count)]
@@ -122,7 +128,7 @@ class ManyRings(SageRing):
             expect(ring.get() == payloads(64)[0], "a ring returned a different item")
         grown = resident_bytes() - before
         middle = rings[len(rings) // 2]
-        end = End(put=middle.put, get=middle.get, close=lambda: [close(ring) for ring in rings], holds=rings)
+        end = End(put=middle.put, get=middle.get, close=lambda: close_all(rings), holds=rings)
         end.resident_bytes = grown / len(rings)
         return end
 
@@ -140,7 +146,7 @@ class ManyFloors(ManyRings):
     missing = Floor.missing
 
     def make(self, number: int) -> Any:
-        return floor_build.load().Ring(str(self.folder / str(number)), MANY_CAPACITY_BYTES)
+        return bare_ring().Ring(str(self.folder / str(number)), MANY_CAPACITY_BYTES)
 
 
 def visits(pairs: int) -> Topology:
@@ -182,6 +188,39 @@ def resident_bytes() -> int:
         return int(figures.read().split()[1]) * resource.getpagesize()
 
 
+def idle(seconds: float) -> Topology:
+    """A receiver blocked on an empty queue; the CPU time of its whole process, in milliseconds."""
+
+    def send(ends: Sequence[End], job: Job) -> Outcome:
+        time.sleep(seconds)
+        ends[0].put(payloads(64)[0])
+        return {}
+
+    def receive(ends: Sequence[End], job: Job) -> Outcome:
+        before = time.process_time_ns()
+        item = ends[0].get()
+        spent = time.process_time_ns() - before
+        expect(item == payloads(64)[0], "the item that ends the wait is a different one")
+        return {"spent": spent}
+
+    def figure(job: Job, outcomes: Sequence[Outcome], shape: Shape) -> dict[str, float]:
+        return {"value": outcomes[1]["spent"] / 1e6}
+
+    return Topology("spsc", (Role(((0, "sender", 0),), send), Role(((0, "receiver", 0),), receive)), figure)
+
+
+def solo(body: Callable[[Any, int], list[int]], per: float) -> Topology:
+    """``body(end, count)`` returns the nanoseconds of each turn; the figure is their median, divided by ``per``."""
+
+    def work(ends: Sequence[End], job: Job) -> Outcome:
+        return {"spent": body(ends[0], job.count)}
+
+    def figure(job: Job, outcomes: Sequence[Outcome], shape: Shape) -> dict[str, float]:
+        return {"value": median(outcomes[0]["spent"]) / per}
+
+    return Topology("seq", (Role(((0, "both", 0),), work),), figure, unit=10, least=10, most=200)
+
+
 # -- references --------------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +231,7 @@ class PlainCopy(Channel):
     missing = Floor.missing
 
     def both(self) -> End:
-        copy, target = floor_build.load().memcpy_seconds, bytearray(self.shape.item_bytes)
+        copy, target = bare_ring().memcpy_seconds, bytearray(self.shape.item_bytes)
         source = bytes(range(256)) * (self.shape.item_bytes // 256)
         copy(target, source, 1)
         expect(target == source, "the copy differs")

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from channels import SMALL, Channel, Shape, remove_folder
 from crew import Crew, CrewError
 from ours import OURS
-from peers import PEERS, Channel, Shape, remove_folder
+from peers import PEERS
 from topologies import Job, Topology, now
 
 REPETITIONS = 5
@@ -49,7 +50,7 @@ class Entry:
 
     name: str
     topology: Topology
-    shape: Shape = Shape()
+    shape: Shape = SMALL
     cores: tuple[int, ...] = ()
     kind: type[Channel] | None = None
     label: str | None = None
@@ -79,7 +80,9 @@ class Arena:
         return self.folder / str(next(self.numbers))
 
     def row(
-        self, entries: Sequence[Entry], drive: Callable[[Callable[[], object], Callable[[], object]], object] | None = None
+        self,
+        entries: Sequence[Entry],
+        drive: Callable[[Callable[[], object], Callable[[], object]], object] | None = None,
     ) -> list[Measured]:
         """
         Measure all entries, interleaved.
@@ -103,8 +106,8 @@ class Arena:
 
             (drive or self._drive)(lambda: self._once(0, measured, crews), others)
         finally:
-            for crew in crews.values():
-                crew.close()
+            for at in sorted(crews, reverse=True):  # later crews were forked with what earlier ones had open
+                crews[at].close()
         return measured
 
     def _drive(self, first: Callable[[], object], others: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ The ring's figures, one function per row of the table; see README.md for what ea
     pytest benchmarks/bench_ring.py            the whole table
     pytest benchmarks/bench_ring.py -k batch   some rows
 
-A benchmark fails when a result of ours is wrong or missing, never because it is slow: speed is in the table's last column.
+A benchmark fails when a result of ours is wrong or missing, never because it is slow: speed is in the table.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def arena() -> Iterator[Arena]:
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, arena: Arena, benchmark: Any) -> Callable[[str, list[Entry]], list[Measured]]:
+def measure(
+    request: pytest.FixtureRequest, arena: Arena, benchmark: Any
+) -> Callable[[str, list[Entry]], list[Measured]]:
     """Measure a row: each round of pytest-benchmark runs our own entry, each setup all others."""
 
     def run(key: str, entries: list[Entry]) -> list[Measured]:

@@ -6,7 +6,6 @@ carries the words for the table ("hung in run", "failed: …"), and the crew is 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -15,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from peers import Channel, End, Shape, remove_folder
-from topologies import Job, Outcome, Role, Topology, add_arrays
+from channels import FORK, Channel, End, Shape, remove_folder
+from large import add_arrays
+from topologies import Job, Outcome, Role, Topology, WrongResultError
 
-FORK = multiprocessing.get_context("fork")
 ANSWER_SECONDS = 25.0  # the longest a run may take; a run is sized for a fraction of a second
 
 
@@ -73,8 +72,8 @@ class Crew:
         outcomes: list[Outcome] = [self._answer(at, "run") for at in range(len(self.lines))]
         try:
             return self.topology.figure(job, outcomes, self.shape)
-        except Exception as failure:  # a failed check of the whole result
-            raise CrewError(f"wrong: {describe(failure)}") from failure
+        except WrongResultError as failure:
+            raise CrewError(f"wrong: {failure}") from failure
 
     def close(self) -> None:
         """End all processes, politely and then by their ids, and remove what the queue left. Works twice."""
@@ -110,7 +109,9 @@ class Crew:
             far.close()
             self.lines.append(near)
             self.processes.append(process)
-        steps = [(at, place, way[1]) for at, role in enumerate(self.topology.roles) for place, way in enumerate(role.opens)]
+        steps = [
+            (at, place, way[1]) for at, role in enumerate(self.topology.roles) for place, way in enumerate(role.opens)
+        ]
         for at, place, _ in sorted(steps, key=lambda step: step[2] != kind.first):
             self.lines[at].send(("open", place))
             if kind.first == "receiver":
@@ -148,7 +149,12 @@ def describe(failure: BaseException) -> str:
 
 
 def live(
-    role: Role, channels: Sequence[Channel], shape: Shape, line: Connection, core: int | None, others: Sequence[Connection]
+    role: Role,
+    channels: Sequence[Channel],
+    shape: Shape,
+    line: Connection,
+    core: int | None,
+    others: Sequence[Connection],
 ) -> None:
     """The life of one process: obey until told to end or until the parent is gone."""
     for other in others:
@@ -165,9 +171,10 @@ def live(
             break
         try:
             line.send((True, obey(order, value, role, channels, shape, ends)))
-        except Exception as failure:  # the peer's own errors differ by library; the parent shows them
-            kind = "wrong" if type(failure).__name__ == "WrongResultError" else "failed"
-            line.send((False, f"{kind}: {describe(failure)}"))
+        except WrongResultError as failure:
+            line.send((False, f"wrong: {failure}"))
+        except Exception as failure:  # noqa: BLE001  (each library has its own errors; the parent shows them)
+            line.send((False, f"failed: {describe(failure)}"))
     for end in ends.values():
         end.close()
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from peers import Channel, End, Shape
+from channels import Channel, End, Shape
 
 
 class SageRing(Channel):
     """The ring as it is made when nothing is said: any number of producers and consumers, both locks."""
 
     name, distribution, module = "sage-qd", "sage-qd", "sage_qd"
-    roles: dict[str, bool] = {}
+    roles: ClassVar[dict[str, bool]] = {}
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         super().__init__(folder, shape)
@@ -48,25 +48,31 @@ class SageRingRoles(SageRing):
     """The ring with both roles declared, as a one-to-one user may: no lock on either side."""
 
     name = "sage-qd, roles declared"
-    roles = {"single_producer": True, "single_consumer": True}
+    roles: ClassVar = {"single_producer": True, "single_consumer": True}
 
 
 class SageQueue(Channel):
     """The queue with its pickle codec, opened from its descriptor."""
 
     name, distribution, module = "sage-qd queue", "sage-qd", "sage_qd"
+    roles: ClassVar[dict[str, bool]] = {}
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         super().__init__(folder, shape)
         self.descriptor = importlib.import_module("sage_qd").SageQueueDescriptor(
-            f"{folder.name}", namespace=f"bench-{folder.parent.name}", capacity_bytes=shape.capacity_bytes
+            "queue", namespace="-".join(folder.parts[-3:]), capacity_bytes=shape.capacity_bytes, **self.roles
         )
         self.kept = self.descriptor.open()
 
     def sender(self, index: int) -> End:
         opened = self.descriptor.open()
         return End(
-            put=opened.put, put_many=opened.put_many, put_array=opened.put, pickles=True, close=opened.close, holds=[opened]
+            put=opened.put,
+            put_many=opened.put_many,
+            put_array=opened.put,
+            pickles=True,
+            close=opened.close,
+            holds=[opened],
         )
 
     def receiver(self, index: int) -> End:
@@ -87,14 +93,17 @@ class SageQueue(Channel):
         )
 
     def remove(self) -> None:
+        folder = Path(self.kept.ring.path).parent
+        self.kept.unlink()  # other crews' processes were forked meanwhile and count as users of this handle
         self.kept.close()
-
-    @classmethod
-    def missing(cls) -> str | None:
-        absent = super().missing()
-        if absent is None and not hasattr(importlib.import_module("sage_qd"), "SageQueueDescriptor"):
-            return "not built"
-        return absent
+        folder.rmdir()
 
 
-OURS: dict[str, type[Channel]] = {kind.name: kind for kind in (SageRing, SageRingRoles, SageQueue)}
+class SageQueueRoles(SageQueue):
+    """The queue with both roles declared."""
+
+    name = "sage-qd queue, roles declared"
+    roles = SageRingRoles.roles
+
+
+OURS: dict[str, type[Channel]] = {kind.name: kind for kind in (SageRing, SageRingRoles, SageQueue, SageQueueRoles)}

@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 
 from arena import Arena, Entry
+from large import large_get
+from latency import pair, round_trip, wake
 from report import number_text, quotient, ratio_text
 from rows import FLOOR, MEGABYTE, RING, ROLES, entries, two_cores
-from topologies import batches, large_get, pair, round_trip, stream, wake
+from throughput import batches, stream
 
 REPETITIONS = 3
 SECONDS = 0.12

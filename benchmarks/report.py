@@ -78,6 +78,7 @@ class Report:
     """All rows of a run."""
 
     rows: list[Row] = field(default_factory=list)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def add(self, key: str, measured: Sequence[Measured], note: str | None = None) -> Row:
         """Keep one measured row."""
@@ -90,9 +91,7 @@ def gates() -> dict[str, Gate]:
     """Read gates.toml."""
     with (HERE / "gates.toml").open("rb") as source:
         tables = tomllib.load(source)
-    return {
-        key: Gate(**{**table, "bars": tuple(Bar(**bar) for bar in table["bars"])}) for key, table in tables.items()
-    }
+    return {key: Gate(**{**table, "bars": tuple(Bar(**bar) for bar in table["bars"])}) for key, table in tables.items()}
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------------------
@@ -160,7 +159,10 @@ def table(report: Report) -> str:
         if number in titles:
             shown += [rule, line[0]]
         else:
-            cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+            cells = [
+                line[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+            ]
             shown.append("  ".join(cells).rstrip())
     return "\n".join((*shown, rule, summary(report)))
 
@@ -171,7 +173,7 @@ def contender_lines(row: Row, one: Measured) -> list[tuple[str, ...]]:
         return [(f"  {one.name}: {one.problem}"[:100], *[""] * 6)]
     own = one in (row.subject, row.with_roles)
     bars = [bar for bar in row.gate.bars if (bar.against or (row.subject.name if row.subject else "")) == one.name]
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for key in ("value", *sorted({bar.key for bar in bars} - {"value"}), *extra_keys(row, one, bars)):
         matching: list[Bar | None] = [bar for bar in bars if bar.key == key] or [None]
         for bar in matching:
@@ -181,7 +183,7 @@ def contender_lines(row: Row, one: Measured) -> list[tuple[str, ...]]:
             roles = "" if own else ratio_text(quotient(shown_roles, one, key))
             name = f"  {one.name}" if key == "value" else f"    {key}"
             if bar and bar.subject:
-                name += f" (for {bar.subject.removeprefix('sage-qd, ').removeprefix('sage-qd queue, ')})"
+                name += f" (for {bar.subject.rpartition(', ')[2]})"
             last = (words(row, bar), verdict(row, bar)) if bar else ("", "")
             values = one.values[key]
             spread = f"{number_text(min(values))} .. {number_text(max(values))}"
@@ -208,10 +210,19 @@ def number_text(value: float) -> str:
 def summary(report: Report) -> str:
     """One line: how many bars are reached, and which are not."""
     verdicts = [(row, bar, verdict(row, bar)) for row in report.rows for bar in row.gate.bars]
-    counts = {word: sum(1 for one in verdicts if one[2] == word) for word in ("yes", "tie", "with roles", "no", "not judged")}
+    counts = {
+        word: sum(1 for one in verdicts if one[2] == word) for word in ("yes", "tie", "with roles", "no", "not judged")
+    }
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    missed = [f"{row.gate.figure} against {bar.against or words(row, bar)}" for row, bar, word in verdicts if word == "no"]
-    return "\n".join([f"{len(verdicts)} bars: {said or 'none'}", *(f"  not reached: {one}" for one in missed)])
+    missed = [
+        f"{row.gate.figure} against {bar.against or words(row, bar)}" for row, bar, word in verdicts if word == "no"
+    ]
+    lines = [
+        f"{len(verdicts)} bars: {said or 'none'}",
+        *(f"  not reached: {one}" for one in missed),
+        load_note(report.load),
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -220,7 +231,8 @@ def summary(report: Report) -> str:
 def write_json(report: Report, target: Path, versions: Mapping[str, str]) -> None:
     """Write everything: machine, Python, build flags, commit, each repetition of each contender, and the verdicts."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({**surroundings(versions), "rows": [as_data(row) for row in report.rows]}, indent=1) + "\n")
+    rows = [as_data(row) for row in report.rows]
+    target.write_text(json.dumps({**surroundings(versions, report.load), "rows": rows}, indent=1) + "\n")
 
 
 def as_data(row: Row) -> dict[str, Any]:
@@ -250,7 +262,15 @@ def as_data(row: Row) -> dict[str, Any]:
     }
 
 
-def surroundings(versions: Mapping[str, str]) -> dict[str, Any]:
+BUSY = 0.5
+
+
+def load_note(load: float) -> str:
+    """A warning when other work was running as the session began; empty otherwise."""
+    return f"the machine was busy at the start (load {load:.1f}): compare with care" if load > BUSY else ""
+
+
+def surroundings(versions: Mapping[str, str], load: float) -> dict[str, Any]:
     """Where the numbers come from."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -260,7 +280,7 @@ def surroundings(versions: Mapping[str, str]) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "cores allowed": sorted(os.sched_getaffinity(0)),
             "kernel": platform.release(),
-            "load before": os.getloadavg(),
+            "load before": load,
         },
         "python": sys.version,
         "python build flags": sysconfig.get_config_var("CFLAGS"),

@@ -10,24 +10,14 @@ from collections.abc import Callable
 
 import administration as admin
 from arena import Entry, cores
-from peers import Shape
-from topologies import (
-    Topology,
-    arrays,
-    batches,
-    crowd,
-    large_bytes,
-    large_get,
-    object_batches,
-    objects,
-    pair,
-    plain_memcpy,
-    round_trip,
-    stream,
-    wake,
-)
+from channels import SMALL, Shape
+from large import arrays, large_bytes, large_get, plain_memcpy
+from latency import pair, round_trip, wake
+from throughput import batches, crowd, object_batches, objects, stream
+from topologies import Topology
 
-RING, ROLES, QUEUE = "sage-qd", "sage-qd, roles declared", "sage-qd queue"
+RING, ROLES = "sage-qd", "sage-qd, roles declared"
+QUEUE, QUEUE_ROLES = "sage-qd queue", "sage-qd queue, roles declared"
 FLOOR, MEMCPY = "floor", "memcpy"
 MEGABYTE = Shape(item_bytes=1 << 20, capacity_bytes=1 << 23)
 SIXTEEN_MEGABYTES = Shape(item_bytes=1 << 24, capacity_bytes=1 << 27)
@@ -45,7 +35,7 @@ def row(build: Callable[[], list[Entry]]) -> Callable[[], list[Entry]]:
     return build
 
 
-def entries(topology: Topology, *names: str, shape: Shape = Shape(), pinned: tuple[int, ...] = ()) -> list[Entry]:
+def entries(topology: Topology, *names: str, shape: Shape = SMALL, pinned: tuple[int, ...] = ()) -> list[Entry]:
     """The named contenders, all with the same topology, shape and cores."""
     return [Entry(name, topology, shape, pinned) for name in names]
 
@@ -82,9 +72,10 @@ def one_to_one_batches() -> list[Entry]:
 
 @row
 def one_to_one_objects() -> list[Entry]:
-    made = entries(objects(), QUEUE, "cloudtoid", "multiprocessing.Queue", pinned=two_cores())
+    made = entries(objects(), QUEUE, QUEUE_ROLES, "cloudtoid", "multiprocessing.Queue", pinned=two_cores())
     many = Entry(QUEUE, object_batches(), cores=two_cores(), label="sage-qd queue, put_many")
-    return [made[0], many, Entry(FLOOR, objects(), cores=two_cores(), label="floor + pickle"), *made[1:]]
+    floor = Entry(FLOOR, objects(), cores=two_cores(), label="floor + pickle")
+    return [*made[:2], many, floor, *made[2:]]
 
 
 @row

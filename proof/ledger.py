@@ -22,7 +22,8 @@ from row import ROOT, arguments, commit
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "storm.py": ("R1", "R4", "R5"),
     "kill_sweep.py": ("R2",),
-    "interpreters.py": ("R3", "R19", "R23"),
+    "points.py": ("R3",),
+    "interpreters.py": ("R19", "R23"),
     "fuzz.py": ("R6", "R7", "R8"),
     "model.py": ("R11",),
     "planted.py": ("R13",),

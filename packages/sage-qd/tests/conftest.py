@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def wait_until(condition: Callable[[], Any]) -> Any:
 class OtherProcess:
     """A Python process that runs a few lines after PRELUDE and talks with the test in lines of text."""
 
-    def __init__(self, source: str, *arguments: object) -> None:
+    def __init__(self, source: str, *arguments: object, prefix: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + source, *map(str, arguments)],
+            [*prefix, sys.executable, "-c", PRELUDE + source, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -151,11 +152,38 @@ def start(namespace: str) -> Iterator[Callable[..., OtherProcess]]:
     """Start a process: ``start(source, *arguments)``; its first argument is the namespace."""
     running: list[OtherProcess] = []
 
-    def begin(source: str, *arguments: object) -> OtherProcess:
-        process = OtherProcess(source, namespace, *arguments)
+    def begin(source: str, *arguments: object, prefix: Sequence[str] = ()) -> OtherProcess:
+        process = OtherProcess(source, namespace, *arguments, prefix=prefix)
         running.append(process)
         return process
 
     yield begin
     for process in running:
         process.clean_up()
+
+
+@pytest.fixture
+def unshare() -> Callable[..., list[str]]:
+    """Return the words that run a command in namespaces of its own: ``unshare("--mount")``."""
+
+    def words(*kinds: str) -> list[str]:
+        prefix = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), *kinds]
+        if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+            pytest.skip("namespaces cannot be made here")
+        return prefix
+
+    return words
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[[Callable[[], Any]], Callable[[], Any]]]:
+    """Run something in a thread: ``answer = in_thread(work)``; ``answer()`` waits, and returns or raises what it did."""
+    pools: list[ThreadPoolExecutor] = []
+
+    def begin(work: Callable[[], Any]) -> Callable[[], Any]:
+        pools.append(ThreadPoolExecutor(1))
+        return lambda future=pools[-1].submit(work): future.result(WATCHDOG_SECONDS)
+
+    yield begin
+    for pool in pools:
+        pool.shutdown()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from sage_qd import SageQueue, SageQueueDescriptor
 from sage_qd.ring import RingStats, clean_segments, list_segments
-
 from sage_sim.topology import Edge
 
 NAMESPACE = "sage-sim"

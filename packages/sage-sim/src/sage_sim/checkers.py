@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sage_sim.eventlog import DAMAGED, REPEATED, Kind
+from sage_sim.eventlog import DAMAGED, EXIT_NO_ROOM, REPEATED, Kind
 from sage_sim.history import History, Process
 
 EXAMPLES_AT_MOST = 5
@@ -122,6 +122,7 @@ class Account:
         unexpected: Taken, but never put.
         reordered: Taken after a younger message of the same sender, by the same process, without a mark.
         damaged: Takes of a payload that was not what it had to be.
+        produced: How many different messages each sender, or items each origin, put.
         first_ns: When the first put began.
         last_ns: When the last take ended.
     """
@@ -136,6 +137,7 @@ class Account:
     unexpected: int = 0
     reordered: int = 0
     damaged: int = 0
+    produced: dict[int, int] = field(default_factory=dict)
     first_ns: int = 0
     last_ns: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -160,6 +162,7 @@ class Account:
     def close(self, ledgers: dict[int, _Ledger], describe: str) -> None:
         """Draw up the sums; `describe` says how one message is named in examples."""
         for who, ledger in sorted(ledgers.items()):
+            self.produced[who] = len(ledger.put)
             for place, put, first_hand, second_hand, acked in ledger.places():
                 if not put and not first_hand and not second_hand:
                     continue
@@ -257,9 +260,7 @@ def check_loss(history: History, books: Sequence[Account], items: Account) -> Fi
         cut_off = sum(account.maybe for account in books)
         arrived = sum(account.maybe_arrived for account in books)
         rest = f"; of {cut_off:,} puts cut off, {arrived:,} took effect" if cut_off else ""
-        return Finding(
-            check=check, verdict=Verdict.VALID, sentence=f"{items.taken:,} items from source to sink{rest}"
-        )
+        return Finding(check=check, verdict=Verdict.VALID, sentence=f"{items.taken:,} items arrived{rest}")
     if not history.drained:
         return Finding(
             check=check, verdict=Verdict.UNKNOWN, sentence=f"{missing:,} messages were under way when the run was ended"
@@ -310,19 +311,18 @@ def check_order(history: History, books: Sequence[Account], items: Account) -> F
     return Finding(
         check="order kept",
         verdict=Verdict.INVALID if reordered else Verdict.VALID,
-        sentence=f"{reordered:,} messages overtaken on the way from one producer to one consumer",
+        sentence=f"{reordered:,} overtaken between one producer and one consumer",
         examples=_examples("reordered", history, books, items),
     )
 
 
 def check_redeliveries(history: History, books: Sequence[Account]) -> Finding:
-    """Redelivery only after a death: a killed consumer held one lease at most, so it explains one redelivery at most."""
-    deaths = Counter(process.role for process in history.processes if process.was_killed)
-    stopped = 0 if history.drained else sum(process.status != 0 for process in history.processes)
+    """Redelivery only after a death: a killed consumer held one lease at most, which explains one redelivery."""
+    deaths = Counter(process.role for process in history.processes if process.status not in (0, None))
     broken = [
         f"{edge.name}: {account.redelivered:,} redeliveries after {deaths[edge.target]:,} deaths"
         for edge, account in zip(history.edges, books, strict=True)
-        if account.redelivered > deaths[edge.target] + stopped
+        if account.redelivered > deaths[edge.target]
     ]
     total = sum(account.redelivered for account in books)
     return Finding(
@@ -334,14 +334,16 @@ def check_redeliveries(history: History, books: Sequence[Account]) -> Finding:
 
 
 def check_deaths(history: History) -> Finding:
-    """Every process ended by itself with success, or by a planned kill."""
+    """Every process ended by itself with success, by a planned kill, or because the run was stopped."""
     check, killed = "no process failed", sum(process.was_killed for process in history.processes)
-    failed = [process for process in history.processes if process.status not in (0, None) and not process.was_killed]
-    if failed and history.drained:
+    failed = [process for process in history.processes if process.has_failed]
+    if failed:
+        no_room = all(process.status == EXIT_NO_ROOM for process in failed)
         return Finding(
             check=check,
-            verdict=Verdict.INVALID,
-            sentence=f"{len(failed):,} of {len(history.processes):,} processes failed",
+            verdict=Verdict.UNKNOWN if no_room else Verdict.INVALID,
+            sentence=f"{len(failed):,} of {len(history.processes):,} processes failed"
+            + (": no room for the history" if no_room else ""),
             examples=tuple(_fate(process) for process in failed[:EXAMPLES_AT_MOST]),
         )
     return Finding(
@@ -351,10 +353,10 @@ def check_deaths(history: History) -> Finding:
     )
 
 
-def check_faults(history: History, *, wanted: bool) -> Finding:
+def check_faults(history: History) -> Finding:
     """Faults that were asked for did happen: otherwise the run proves nothing about them."""
     killed = sum(process.was_killed for process in history.processes)
-    if wanted and not killed:
+    if not killed:
         return Finding(
             check="faults struck", verdict=Verdict.UNKNOWN, sentence="no process was killed in time; run for longer"
         )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic, monotonic_ns
 
 from sage_sim.eventlog import last_operation
 from sage_sim.history import Process
+from sage_sim.interruptions import Interruptions
 from sage_sim.plan import Plan
 from sage_sim.topology import Role
-from sage_sim.worker import SECONDS_TO_LEAVE
+from sage_sim.worker import SECONDS_TO_LEAVE, Assignment
 
 STDERR_SHOWN_BYTES = 2000
 
@@ -80,12 +82,12 @@ class Crew:
 
     # -- Start --------------------------------------------------------------------------------------------------------
 
-    def start_all(self, wake: selectors._HasFileno, seconds: float) -> bool:
+    def start_all(self, wake: Interruptions, seconds: float) -> bool:
         """
         Start everyone, and wait until all are ready.
 
         Args:
-            wake: What ends the wait early when it becomes readable.
+            wake: What ends the wait early.
             seconds: How long they may take.
 
         Returns:
@@ -104,7 +106,7 @@ class Crew:
                 raise SetupError(f"not ready after {seconds:g} seconds: {', '.join(late)}")
             for member in self.reap(self.wait(until - monotonic())):
                 raise SetupError(f"{_fate(member)} before it was ready\n{self.last_words(member.record)}".rstrip())
-            if wake in (key.fileobj for key, _ in self._selector.select(0)):
+            if wake.first is not None:
                 return False
         return True
 
@@ -122,23 +124,22 @@ class Crew:
         self._numbers += 1
         number, name = self._numbers, f"{slot.name}.{slot.incarnations}"
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        words = {
-            "plan": self._plan_path,
-            "folder": self._folder,
-            "role": slot.role.name,
-            "index": slot.index,
-            "incarnation": slot.incarnations,
-            "number": number,
-            "start": slot.start,
-            "repeats": slot.repeats,
-            "conductor": os.getpid(),
-            "ready": ready_write,
-        }
-        arguments = [f"--{key}={value}" for key, value in words.items()]
+        assignment = Assignment(
+            plan=str(self._plan_path),
+            folder=str(self._folder),
+            role=slot.role.name,
+            index=slot.index,
+            incarnation=slot.incarnations,
+            number=number,
+            start=slot.start,
+            repeats=slot.repeats,
+            conductor=os.getpid(),
+            ready=ready_write,
+        )
         try:
             with self._words_of(name).open("xb") as words_file:
                 child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "sage_sim.worker", *arguments],
+                    [sys.executable, "-P", "-m", "sage_sim.worker", json.dumps(asdict(assignment))],
                     stdin=subprocess.PIPE,
                     stdout=words_file,
                     stderr=words_file,
@@ -174,7 +175,7 @@ class Crew:
     # -- Watch --------------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> list[Member]:
-        """Wait until somebody ended, at most so long; those who did. Also returns when somebody got ready, or on `wake`."""
+        """Wait so long at most, and return who ended; early when anybody got ready, or on an interruption."""
         ended = []
         for key, _ in self._selector.select(max(seconds, 0)):
             if isinstance(key.data, Member):
@@ -239,6 +240,7 @@ class Crew:
     def stop_all(self) -> None:
         """End everyone who is left: in good order if they can, and by force if not."""
         for member in self.members.values():
+            member.record = replace(member.record, stopped=True)
             signal.pidfd_send_signal(member.pidfd, signal.SIGTERM)
         until = monotonic() + SECONDS_TO_LEAVE
         while self.members and monotonic() < until:

@@ -73,6 +73,10 @@ DAMAGED = 2
 """The payload was not what it had to be."""
 
 
+EXIT_NO_ROOM = 74
+"""Exit code of a process that met `LogFullError`."""
+
+
 class LogFullError(OSError):
     """The disk has no room for the history; the run cannot be judged."""
 
@@ -140,7 +144,7 @@ def read_log(path: Path, process: int) -> Iterator[Operation]:
     for fields in _RECORD.iter_unpack(memoryview(content)[:whole]):
         if not fields[-1]:
             return
-        yield Operation(*fields, process)
+        yield Operation._make((*fields, process))
 
 
 def last_operation(path: Path, process: int) -> Operation | None:
@@ -159,4 +163,4 @@ def last_operation(path: Path, process: int) -> Operation | None:
                 low = middle + 1
             else:
                 high = middle
-        return Operation(*_RECORD.unpack(record(low - 1)), process) if low else None
+        return Operation._make((*_RECORD.unpack(record(low - 1)), process)) if low else None

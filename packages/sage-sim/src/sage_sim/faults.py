@@ -36,7 +36,7 @@ class Strike:
     after_seconds: float
     """Since the sources were let go."""
     slot: str
-    """Who is hit; nobody, when there is no process in that slot at the moment."""
+    """Who is hit; nobody, when no process is at work in that slot at the moment."""
 
 
 def parse_faults(text: str) -> Faults:

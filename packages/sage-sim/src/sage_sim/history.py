@@ -30,6 +30,7 @@ class Process:
         exit_ns: When its end was noticed; None when it was still there at the end of the run.
         status: Exit code, or minus the signal that ended it; None as above.
         killed_ns: When the run killed it on purpose; None when it did not.
+        stopped: Whether it was told to end before its work was done.
     """
 
     number: int
@@ -39,11 +40,17 @@ class Process:
     exit_ns: int | None = None
     status: int | None = None
     killed_ns: int | None = None
+    stopped: bool = False
 
     @property
     def was_killed(self) -> bool:
         """Whether it died of a planned kill, rather than ending in the moment before it."""
         return self.killed_ns is not None and self.status == -9
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended otherwise than by itself with success, by a planned kill, or on demand."""
+        return self.status not in (0, None) and not self.was_killed and not self.stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +132,16 @@ def write_history(path: Path, history: History, logs: Iterable[Iterable[Operatio
 
 
 def _timed_lines(log: Iterable[Operation], names: dict[int, str], edges: list[str]) -> Iterator[tuple[int, str]]:
-    """One line for each operation; formatted by hand, because there may be millions, and nothing in it needs quoting."""
+    """One line for each operation; formatted by hand, as there may be millions, and nothing in it needs quoting."""
     events = {kind.value: kind.name.lower() for kind in Kind}
     for begin, end, sequence, hop, origin, sender, edge, attempt, flags, kind, process in log:
         rest = "" if not flags else f',"repeated":{_word(flags & REPEATED)},"damaged":{_word(flags & DAMAGED)}'
-        yield (
-            begin,
+        line = (
             f'{{"event":"{events[kind]}","process":"{names[process]}","edge":"{edges[edge]}","origin":{origin},'
             f'"sequence":{sequence},"sender":{sender},"hop":{hop},"attempt":{attempt},'
-            f'"begin_ns":{begin},"end_ns":{end or "null"}{rest}}}\n',
+            f'"begin_ns":{begin},"end_ns":{end or "null"}{rest}}}\n'
         )
+        yield begin, line
 
 
 def _word(flag: int) -> str:
@@ -148,7 +155,8 @@ def _changes(processes: Iterable[Process]) -> Iterator[tuple[int, str]]:
         if process.killed_ns is not None:
             yield process.killed_ns, _line({"event": "kill", **who, "at_ns": process.killed_ns})
         if process.exit_ns is not None:
-            yield process.exit_ns, _line({"event": "exit", **who, "status": process.status, "at_ns": process.exit_ns})
+            how = {"status": process.status, "stopped": process.stopped}
+            yield process.exit_ns, _line({"event": "exit", **who, **how, "at_ns": process.exit_ns})
 
 
 def _line(fields: dict[str, object]) -> str:
@@ -191,7 +199,7 @@ def _apply(processes: dict[str, Process], kind: str, event: dict[str, Any]) -> N
     elif kind == "kill":
         processes[name] = replace(processes[name], killed_ns=at)
     else:
-        processes[name] = replace(processes[name], exit_ns=at, status=event["status"])
+        processes[name] = replace(processes[name], exit_ns=at, status=event["status"], stopped=event["stopped"])
 
 
 def _operation(event: dict[str, Any], edges: list[EdgeEnds], processes: dict[str, Process]) -> Operation:

@@ -9,9 +9,9 @@ class Message(NamedTuple):
     """
     One message; a plain tuple on the way.
 
-    Two identities make the accounts exact. The *item* (``origin``, ``sequence``) is the same from source to sink: by it,
-    loss and doubling are judged end to end. The *hop* (``sender``, ``hop``) is new on each queue: by it, each queue is
-    judged alone.
+    Two identities make the accounts exact. The *item* (``origin``, ``sequence``) is the same from source to sink: by
+    it, loss and doubling are judged end to end. The *hop* (``sender``, ``hop``) is new on each queue: by it, each queue
+    is judged alone.
     """
 
     origin: int

@@ -21,6 +21,7 @@ class Preset:
         summary: What it is, in one line.
         workload: Name of the work that its processes do.
         items: How many items it makes when nobody says.
+        has_payload: Whether the size of an item can be chosen.
         counts: Processes of each part, by the option that sets it.
         build: Makes the topology from these counts and the capacity.
     """
@@ -29,6 +30,7 @@ class Preset:
     summary: str
     workload: str
     items: int
+    has_payload: bool
     counts: Mapping[str, int]
     build: Callable[[Mapping[str, int], int], Topology]
 
@@ -66,6 +68,7 @@ PRESETS = {
             summary="word count of a text: readers, then tokenisers, then counters",
             workload="word-count",
             items=40_000,
+            has_payload=False,
             counts={"producers": 2, "workers": 3, "consumers": 2},
             build=_pipeline,
         ),
@@ -74,6 +77,7 @@ PRESETS = {
             summary="many producers, one consumer",
             workload="blobs",
             items=80_000,
+            has_payload=True,
             counts={"producers": 4, "consumers": 1},
             build=_ends("fan-in"),
         ),
@@ -82,6 +86,7 @@ PRESETS = {
             summary="one producer, many consumers",
             workload="blobs",
             items=80_000,
+            has_payload=True,
             counts={"producers": 1, "consumers": 4},
             build=_ends("fan-out"),
         ),

@@ -8,59 +8,76 @@ It never outlives the conductor.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import faulthandler
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import monotonic_ns
 from types import FrameType
+from typing import Any, cast
 
 from sage_qd import SageQueue, ShutDown
-
-from sage_sim.channels import open_queue
-from sage_sim.eventlog import EventLog, Kind, LogFullError
+from sage_sim.channels import open_queue, remove_leftovers
+from sage_sim.eventlog import EXIT_NO_ROOM, EventLog, Kind, LogFullError
 from sage_sim.message import REPEATS_AT_MOST, Message
 from sage_sim.plan import Plan
 from sage_sim.workloads import WORKLOADS, Sink, Workload, WorkloadSettings
 
 EXIT_STOPPED = 143
 """Ended by the conductor's SIGTERM, or by its death."""
-EXIT_NO_ROOM = 74
-"""The disk was full."""
 SECONDS_TO_LEAVE = 2
 _PR_SET_PDEATHSIG = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """
+    What one process has to do; its only argument, as JSON.
+
+    Attributes:
+        plan: File that says what the run does.
+        folder: Where logs and state go.
+        role: Name of its role.
+        index: Which slot of the role.
+        incarnation: How many processes the slot had before.
+        number: Unique among all processes of the run.
+        start: Of a source: the first item to make.
+        repeats: Of a source: how often that item was begun before.
+        conductor: Process id of the parent.
+        ready: File descriptor on which to say that it is ready.
+    """
+
+    plan: str
+    folder: str
+    role: str
+    index: int
+    incarnation: int
+    number: int
+    start: int
+    repeats: int
+    conductor: int
+    ready: int
+
+
 def main() -> None:
     """Do the work of one slot."""
-    arguments = _arguments()
-    die_with(arguments.conductor)
+    assignment = Assignment(**json.loads(sys.argv[1]))
     try:
-        work(arguments)
+        die_with(assignment.conductor)
+        work(assignment)
     except LogFullError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EXIT_NO_ROOM)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sage_sim.worker", description="One process of a sage-sim run.")
-    parser.add_argument("--plan", type=Path, required=True, help="what the run does")
-    parser.add_argument("--folder", type=Path, required=True, help="where logs and state go")
-    parser.add_argument("--role", required=True)
-    parser.add_argument("--index", type=int, required=True, help="which slot of the role")
-    parser.add_argument("--incarnation", type=int, required=True, help="how many processes the slot had before")
-    parser.add_argument("--number", type=int, required=True, help="unique among all processes of the run")
-    parser.add_argument("--start", type=int, default=0, help="of a source: the first item to make")
-    parser.add_argument("--repeats", type=int, default=0, help="how often that item was begun before")
-    parser.add_argument("--conductor", type=int, required=True, help="process id of the parent")
-    parser.add_argument("--ready", type=int, required=True, help="file descriptor on which to say so")
-    return parser.parse_args()
+    finally:
+        if os.getppid() != assignment.conductor:  # it died, perhaps before anybody else had its queues open
+            remove_leftovers()
 
 
 def die_with(conductor: int) -> None:
@@ -86,39 +103,39 @@ def die_with(conductor: int) -> None:
         sys.exit(EXIT_STOPPED)
 
 
-def work(arguments: argparse.Namespace) -> None:
+def work(assignment: Assignment) -> None:
     """Set up, wait for the word, work, and leave in good order."""
-    folder: Path = arguments.folder
-    plan = Plan.read(arguments.plan)
+    folder = Path(assignment.folder)
+    plan = Plan.read(Path(assignment.plan))
     topology = plan.topology
     workload = WORKLOADS[plan.workload](WorkloadSettings(seed=plan.seed, payload_bytes=plan.payload_bytes))
-    source = topology.input_of(arguments.role)
+    source = topology.input_of(assignment.role)
     with ExitStack() as stack:
-        log = EventLog(folder / f"{arguments.number}.log")
+        log = EventLog(folder / f"{assignment.number}.log")
         stack.callback(log.close)
         outlets = [
             Outlet(
                 stack.enter_context(open_queue(plan.queues[edge.name])),
                 edge=topology.edges.index(edge),
-                sender=arguments.number,
+                sender=assignment.number,
                 log=log,
             )
-            for edge in topology.outputs_of(arguments.role)
+            for edge in topology.outputs_of(assignment.role)
         ]
         if source is None:
-            deadline_ns = wait_for_go(arguments.ready)
-            origin = plan.origin_of(arguments.role, arguments.index)
+            deadline_ns = wait_for_go(assignment.ready)
+            origin = plan.origin_of(assignment.role, assignment.index)
             limit = plan.share(origin)
-            make_items(workload, outlets, origin, arguments.start, arguments.repeats, limit, deadline_ns)
+            make_items(workload, outlets, origin, assignment.start, assignment.repeats, limit, deadline_ns)
             return
         queue = stack.enter_context(open_queue(plan.queues[source.name]))
         edge = topology.edges.index(source)
         if outlets:
-            wait_for_go(arguments.ready)
+            wait_for_go(assignment.ready)
             pass_on(workload, queue, edge, outlets, log)
         else:
-            sink = workload.sink(folder, f"{arguments.role}-{arguments.index}", arguments.incarnation)
-            wait_for_go(arguments.ready)
+            sink = workload.sink(folder, f"{assignment.role}-{assignment.index}", assignment.incarnation)
+            wait_for_go(assignment.ready)
             end_items(workload, queue, edge, sink, log)
 
 
@@ -182,16 +199,14 @@ def make_items(
         repeats = 0
 
 
-def pass_on(
-    workload: Workload, queue: SageQueue[object], edge: int, outlets: Sequence[Outlet], log: EventLog
-) -> None:
+def pass_on(workload: Workload, queue: SageQueue[object], edge: int, outlets: Sequence[Outlet], log: EventLog) -> None:
     """Stand in the middle: take, turn into something else, put, and only then ack."""
     while True:
         try:
             lease = queue.lease()
         except ShutDown:
             return
-        message = Message._make(lease.value)
+        message = Message._make(cast(tuple[Any, ...], lease.value))
         operation = log.begin(Kind.TAKE, edge, message, attempt=lease.attempt)
         repeats = min(message.repeats + lease.attempt, REPEATS_AT_MOST)
         payload = workload.transform(message.payload)
@@ -208,7 +223,7 @@ def end_items(workload: Workload, queue: SageQueue[object], edge: int, sink: Sin
             lease = queue.lease()
         except ShutDown:
             break
-        message = Message._make(lease.value)
+        message = Message._make(cast(tuple[Any, ...], lease.value))
         damaged = not workload.intact(message)
         operation = log.begin(Kind.TAKE, edge, message, attempt=lease.attempt, damaged=damaged)
         sink.absorb(message, marked=message.marked or lease.attempt > 0)

@@ -1168,7 +1168,7 @@ cdef class Ring:
 
     # -- Inspection and administration --------------------------------------------------------------------------------
 
-    def resize(self, uint64_t capacity_bytes, timeout=None) -> None:
+    def resize(self, capacity_bytes, timeout=None) -> None:
         """
         Grow the data region; what is queued stays, and other processes notice by themselves.
 
@@ -1183,13 +1183,18 @@ cdef class Ring:
             OSError: An anonymous ring is sealed against growing (EPERM).
         """
         cdef int status
-        cdef uint64_t deadline_ns = deadline_of(True, timeout), until
+        cdef uint64_t deadline_ns = deadline_of(True, timeout), until, wanted
         self.check()
+        if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int):
+            raise TypeError(f"capacity_bytes must be an integer, not {capacity_bytes!r}")
+        if not 0 < capacity_bytes <= SQ_CAPACITY_MAX:
+            raise ValueError(f"capacity_bytes must be from 1 to {SQ_CAPACITY_MAX:,}, not {capacity_bytes:,}")
+        wanted = capacity_bytes
         while True:
             until = sq_now_ns() + SQ_SLICE_NS
             self.calls += 1
             with nogil:
-                status = sq_resize(&self.ring, capacity_bytes, until if until < deadline_ns else deadline_ns)
+                status = sq_resize(&self.ring, wanted, until if until < deadline_ns else deadline_ns)
             self.calls -= 1
             if status == SQ_OK and self.spills is None:
                 self.spill_above = sq_max_length(&self.ring)

@@ -98,6 +98,7 @@ static inline int sq_ack(sq_ring *ring, bool wait, const sq_record *record) {
         sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + seen.length);
         status = sq_settle(ring, ring->map);
         freed = sq_items(sq_load64(&header->head)) - start;
+        if (!freed) freed = 1; /* room in max_items, if not in bytes */
     }
     sq_leave(ring, SQ_CONSUMERS);
     if (freed) sq_event_wake(&header->not_full, freed);

@@ -66,7 +66,11 @@ static __attribute__((noinline)) int sq_write_look_again(sq_writer *writer, uint
     sq_store64(&header->producers.other_cache, writer->head);
     uint64_t depth = sq_items(writer->tail) - sq_items(head);
     if (depth > sq_load64(&header->producers.high_water)) sq_store64(&header->producers.high_water, depth);
-    return sq_write_fits(writer, units) ? SQ_OK : SQ_FULL;
+    if (sq_write_fits(writer, units)) return SQ_OK;
+    return used + (uint64_t)units <= writer->map->capacity &&
+                   sq_live_items(header, head, writer->tail) < writer->ring->max_items
+               ? SQ_OK
+               : SQ_FULL;
 }
 
 /* Makes room for one record and writes its fixed part; the caller fills writer->payload. */

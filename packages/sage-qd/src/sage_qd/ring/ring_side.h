@@ -122,11 +122,12 @@ static int sq_settle(sq_ring *ring, const sq_map *map) {
         left -= seen.units;
     }
     if (head != start) {
+        /* Counted down first: see sq_live_items(). */
+        sq_store32(&leases->taken, sq_load32(&leases->taken) - (sq_items(head) - sq_items(start)));
         sq_store_release64(&ring->header->head, head); /* W2 */
         SQ_POINT(ack_released);
         uint64_t cursor = sq_load64(&leases->cursor);
         if (sq_units(cursor) - sq_units(start) < sq_units(head) - sq_units(start)) sq_store64(&leases->cursor, head);
-        sq_store32(&leases->taken, sq_load32(&leases->taken) - (sq_items(head) - sq_items(start)));
         sq_side *side = &ring->header->consumers;
         sq_store64(&side->count, sq_load64(&side->count) + (sq_items(head) - sq_items(start)));
     }
@@ -221,6 +222,16 @@ static inline uint64_t sq_next_position(sq_ring *ring) {
                                                                             : sq_load64(&header->head);
 }
 
+/* Items between head and tail, without those that are taken but cannot be passed yet because an older one is leased: what
+ * max_items bounds. May be too many for a moment, never too few: what is taken is read after head, and grows before head
+ * moves over it. */
+static inline uint32_t sq_live_items(sq_header *header, uint64_t head, uint64_t tail) {
+    uint32_t items = sq_items(tail) - sq_items(head);
+    if (__builtin_expect(!sq_load_acquire32(&header->leases.disordered), 1)) return items;
+    uint32_t taken = sq_load_acquire32(&header->leases.taken);
+    return taken <= items ? items - taken : items;
+}
+
 static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t units) {
     sq_header *header = ring->header;
     uint32_t state = sq_load32(&header->control.state);
@@ -229,7 +240,7 @@ static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t 
     if (which == SQ_CONSUMERS)
         return sq_units(tail) != sq_units(sq_next_position(ring)) || ((state & SQ_STATE_SHUTDOWN) && tail == head);
     return state != 0 || (sq_units(tail) - sq_units(head) + (uint64_t)units <= ring->map->capacity &&
-                          sq_items(tail) - sq_items(head) < ring->max_items) ||
+                          sq_live_items(header, head, tail) < ring->max_items) ||
            sq_load64(&header->control.geometry) != ring->map->word;
 }
 

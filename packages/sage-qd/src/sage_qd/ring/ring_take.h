@@ -212,6 +212,7 @@ SQ_HOT int sq_read_end(sq_reader *reader) {
         sq_store64(&header->leases.cursor, reader->at);
         status = sq_settle(ring, reader->map);
         freed = sq_items(sq_load64(&header->head)) - start;
+        if (freed < reader->items) freed = reader->items; /* room in max_items, if not in bytes */
         if (reader->items) sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + reader->bytes);
     } else if (reader->items) {
 #ifdef SQ_PLANT_RELAXED_RELEASE

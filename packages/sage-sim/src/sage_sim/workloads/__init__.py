@@ -1,4 +1,4 @@
-"""What the processes of a run do with items: make them, turn them into others, end them, and say whether it was right."""
+"""What the processes of a run do with items: make them, turn them into others, end them, and judge the result."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 Word count of a real text: readers hand out its lines, workers turn a line into words, counters add them up.
 
 A counter may be killed at any moment and still counts every word once. It writes each item into a journal before it is
-acked, one line of JSON for each; a new process of the same slot reads the journals of those before it. Items that may
-be second copies are set aside with their number, and only the final sum, which sees all counters, decides about them.
+acked, one line of JSON for each; a new process of the same slot takes over from there. Items that may be second copies
+are set aside with their number, and only the final sum, which sees all counters, decides about them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -21,7 +20,7 @@ from typing import cast
 from sage_sim.message import Message
 from sage_sim.workloads.base import Answer, Sink, Workload, WorkloadSettings
 
-TEXT = "sorting_house.txt"
+TEXT = Path(__file__).parents[1] / "data" / "sorting_house.txt"
 WORD = re.compile(r"[^\W\d_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W\d_]+)*")
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -39,8 +38,7 @@ class WordCount(Workload):
 
     def __init__(self, settings: WorkloadSettings) -> None:
         super().__init__(settings)
-        text = files("sage_sim").joinpath("data", TEXT).read_text(encoding="utf-8")
-        self._lines = [line for line in text.splitlines() if line]
+        self._lines = [line for line in TEXT.read_text(encoding="utf-8").splitlines() if line]
 
     def payloads(self, origin: int, start: int) -> Iterator[str]:
         """See `Workload.payloads`; each reader goes through the whole text in an order of its own."""
@@ -75,9 +73,7 @@ class WordCount(Workload):
         wanted = self.counted_alone(produced)
         total, distinct = wanted.total(), len(wanted)
         if found == wanted:
-            return Answer(
-                right=True, sentence=f"{total:,} words, {distinct:,} distinct: equal to the count of a single process"
-            )
+            return Answer(right=True, sentence=f"{total:,} words, {distinct:,} distinct, as a single process counts")
         wrong = [word for word in wanted | found if wanted[word] != found[word]]
         shown = ", ".join(f"{word!r} {found[word]:,} instead of {wanted[word]:,}" for word in sorted(wrong)[:3])
         return Answer(
@@ -105,14 +101,14 @@ def merged(tallies: Sequence[Mapping[str, object]]) -> Counter[str]:
     The sum of what all counters found, each item once.
 
     Args:
-        tallies: As `_Counter.finish` leaves them.
+        tallies: The final states of all counters.
     """
     total: Counter[str] = Counter()
     counted: set[tuple[int, int]] = set()
     for tally in tallies:
         total.update(cast(dict[str, int], tally["words"]))
-        for origin, sequences in cast(dict[str, list[int]], tally["items"]).items():
-            counted.update((int(origin), sequence) for sequence in sequences)
+        for text, sequences in cast(dict[str, list[int]], tally["items"]).items():
+            counted.update((int(text), sequence) for sequence in sequences)
     for tally in tallies:
         for origin, sequence, words in cast(list[tuple[int, int, dict[str, int]]], tally["set_aside"]):
             if (origin, sequence) not in counted:
@@ -125,12 +121,20 @@ def _tally_path(folder: Path, slot: str) -> Path:
     return folder / f"{slot}.tally.json"
 
 
+def _state_path(folder: Path, slot: str, incarnation: int) -> Path:
+    return folder / f"{slot}.{incarnation}.state.json"
+
+
 def _journal_path(folder: Path, slot: str, incarnation: int) -> Path:
     return folder / f"{slot}.{incarnation}.journal"
 
 
 class _Counter(Sink):
-    """The words that one counter slot found."""
+    """
+    The words that one counter slot found.
+
+    Each incarnation begins with a file of the whole state, so that the next one reads that file and one journal only.
+    """
 
     def __init__(self, folder: Path, slot: str, incarnation: int) -> None:
         self._folder = folder
@@ -138,8 +142,11 @@ class _Counter(Sink):
         self._words: Counter[str] = Counter()
         self._items: dict[int, list[int]] = {}
         self._set_aside: list[tuple[int, int, dict[str, int]]] = []
-        for earlier in range(incarnation):
-            self._replay(_journal_path(folder, slot, earlier))
+        with_state = [one for one in range(incarnation) if _state_path(folder, slot, one).exists()]
+        if with_state:
+            self._restore(_state_path(folder, slot, with_state[-1]))
+            self._replay(_journal_path(folder, slot, with_state[-1]))
+        self._write(_state_path(folder, slot, incarnation))
         self._journal = os.open(
             _journal_path(folder, slot, incarnation), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600
         )
@@ -152,13 +159,10 @@ class _Counter(Sink):
             raise OSError(f"the journal of {self._slot} could not be written whole")
         self._add(message.origin, message.sequence, marked, words)
 
-    def _replay(self, path: Path) -> None:
-        """Read the journal of a process that was killed; a line without its end was not acked, and comes again."""
-        if not path.exists():
-            return  # killed before it began
-        whole, _, _ = path.read_bytes().rpartition(b"\n")
-        for line in whole.splitlines():
-            self._add(*json.loads(line))
+    def finish(self) -> None:
+        """See `Sink.finish`."""
+        self._write(_tally_path(self._folder, self._slot))
+        os.close(self._journal)
 
     def _add(self, origin: int, sequence: int, marked: bool, words: dict[str, int]) -> None:
         if marked:
@@ -169,12 +173,27 @@ class _Counter(Sink):
         for word, count in words.items():
             counts[word] += count
 
-    def finish(self) -> None:
-        """See `Sink.finish`; a new name comes into place at once or not at all."""
-        tally = {"words": self._words, "items": self._items, "set_aside": self._set_aside}
-        unfinished = _tally_path(self._folder, self._slot).with_suffix(".part")
-        unfinished.write_text(json.dumps(tally), encoding="utf-8")
-        unfinished.replace(_tally_path(self._folder, self._slot))
+    def _restore(self, path: Path) -> None:
+        """Take over the state that an earlier incarnation began with."""
+        state = json.loads(path.read_bytes())
+        self._words.update(state["words"])
+        self._items = {int(origin): sequences for origin, sequences in state["items"].items()}
+        self._set_aside = state["set_aside"]
+
+    def _replay(self, path: Path) -> None:
+        """Read the journal of a process that was killed; a line without its end was not acked, and comes again."""
+        if not path.exists():
+            return  # killed before it began
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        for line in whole.splitlines():
+            self._add(*json.loads(line))
+
+    def _write(self, path: Path) -> None:
+        """Write the state; it comes into place whole or not at all."""
+        state = {"words": self._words, "items": self._items, "set_aside": self._set_aside}
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(state), encoding="utf-8")
+        unfinished.replace(path)
 
 
 def _encoded(entry: list[object]) -> bytes:

@@ -50,7 +50,9 @@ def build(target: Path) -> None:
     """Compile in a temporary folder, then move into place in one step: two runs may build at the same time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        ran = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, cwd=folder, check=False)
+        ran = subprocess.run(
+            [sys.executable, __file__, folder], capture_output=True, text=True, cwd=folder, check=False
+        )
         made = list(Path(folder, "lib").glob("bare_ring*"))
         if ran.returncode or not made:
             said = (ran.stderr or ran.stdout).strip().splitlines() or ["no output"]

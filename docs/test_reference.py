@@ -1,0 +1,55 @@
+"""The reference names what the packages have: no more, no less."""
+
+import re
+from pathlib import Path
+
+import sage_qd
+import sage_qd.errors
+import sage_qd.ring
+
+REFERENCE = Path(__file__).parent / "reference"
+PROOF = Path(__file__).parents[1] / "proof"
+DOCUMENTED = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
+LEDGER_ROW = re.compile(r"^\| (R\d+) \|.*\| ([^|]+) \|$", re.MULTILINE)
+SCRIPT = re.compile(r"^    \"(\w+)\.py\": \((.*)\),$", re.MULTILINE)
+
+API = DOCUMENTED.findall((REFERENCE / "api.md").read_text())
+ERRORS = DOCUMENTED.findall((REFERENCE / "errors.md").read_text())
+LEDGER = {
+    row: re.findall(r"`([\w-]+)`", where) for row, where in LEDGER_ROW.findall((REFERENCE / "ledger.md").read_text())
+}
+
+
+def test_names_page_has_each_public_name_once() -> None:
+    """Exceptions have a page of their own."""
+    queues = [f"sage_qd.{name}" for name in sage_qd.__all__ if name != "__version__"]
+    ring = [f"sage_qd.ring.{name}" for name in sage_qd.ring.__all__]
+    errors = [f"sage_qd.{name}" for name in sage_qd.errors.__all__]
+    assert sorted(API) == sorted({*queues, *ring} - {*errors})
+
+
+def test_errors_page_has_each_exception_once() -> None:
+    """Those that users import."""
+    documented = [name for name in ERRORS if name != "sage_qd.errors"]
+    assert sorted(documented) == sorted(f"sage_qd.{name}" for name in sage_qd.errors.__all__)
+
+
+def test_ledger_page_names_environments_of_tox() -> None:
+    """So that each command can be typed."""
+    tox = (PROOF.parent / "tox.ini").read_text()
+    known = {
+        name for group in re.findall(r"^\[testenv:(.*)\]$", tox, re.MULTILINE) for name in re.findall(r"[\w-]+", group)
+    }
+    assert {name for names in LEDGER.values() for name in names} <= known
+
+
+def test_ledger_page_says_which_script_prints_each_row() -> None:
+    """As proof/ledger.py has it; two environments belong to the script of the sanitizers."""
+    environments = {"sanitizers": ["asan", "tsan"]}
+    scripts = SCRIPT.findall((PROOF / "ledger.py").read_text())
+    printed = {
+        row: environments.get(name, [name.replace("_", "-")])
+        for name, rows in scripts
+        for row in re.findall(r"R\d+", rows)
+    }
+    assert printed == LEDGER
