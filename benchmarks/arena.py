@@ -20,7 +20,7 @@ from ours import OURS
 from peers import PEERS
 from topologies import Job, Topology, now
 
-REPETITIONS = 5
+REPETITIONS = 7
 SECONDS = 0.25  # how long one run of one contender is meant to take
 CONTENDERS: dict[str, type[Channel]] = {**OURS, **PEERS}
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
@@ -26,14 +24,14 @@ from sage_sim.crew import SetupError
 from sage_sim.faults import Faults, parse_faults
 from sage_sim.folder import RunFolder
 from sage_sim.machine import describe_machine
-from sage_sim.plan import Plan
 from sage_sim.presets import CAPACITY_BYTES, PRESETS, Preset
 from sage_sim.report import LiveView, PlainView, QuietView, show_results, show_verdict
+from sage_sim.request import PAYLOAD_BYTES, TIME_LIMIT_SECONDS, Request
 from sage_sim.results import ExitCode, judge
 
 WIDTH_WITHOUT_TERMINAL = 100
-PAYLOAD_BYTES = 64
-TIME_LIMIT_SECONDS = 600.0
+FAULTS_SECONDS = 10.0
+"""How long a run with faults goes on at most when nobody says: new processes start slowly on a busy machine."""
 EXIT_CODES = """\
 0 all checks hold; 1 a check failed; 2 wrong usage; 3 slower than the baseline; 4 nobody can tell;
 5 this machine cannot (the text says what is missing); 6 the run hung; 130 interrupted."""
@@ -64,53 +62,6 @@ def _faults(_context: click.Context, _parameter: click.Parameter, text: str | No
         return None if text is None else parse_faults(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the user asked for, with everything left open decided."""
-
-    preset: Preset
-    seed: int
-    items: int | None
-    duration: float | None
-    counts: dict[str, int]
-    payload: int
-    capacity: int
-    faults: Faults | None
-    time_limit: float
-
-    def plan(self) -> Plan:
-        """The plan, before its queues have names."""
-        return Plan(
-            topology=self.preset.build(self.counts, self.capacity),
-            workload=self.preset.workload,
-            seed=self.seed,
-            items=self.items,
-            duration_seconds=self.duration,
-            payload_bytes=self.payload,
-            queues={},
-        )
-
-    def command(self) -> str:
-        """What repeats the run: the preset, the seed, and all that is not as the preset has it."""
-        words = ["sage-sim", "run", self.preset.name, "--seed", str(self.seed)]
-        if self.items is not None and (self.duration is not None or self.items != self.preset.items):
-            words += ["--items", str(self.items)]
-        if self.duration is not None:
-            words += ["--duration", f"{self.duration:g}"]
-        for option, count in self.counts.items():
-            if count != self.preset.counts[option]:
-                words += [f"--{option}", str(count)]
-        if self.payload != PAYLOAD_BYTES:
-            words += ["--payload", str(self.payload)]
-        if self.capacity != CAPACITY_BYTES:
-            words += ["--capacity", str(self.capacity)]
-        if self.faults is not None:
-            words += ["--faults", str(self.faults)]
-        if self.time_limit != TIME_LIMIT_SECONDS:
-            words += ["--time-limit", f"{self.time_limit:g}"]
-        return shlex.join(words)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=f"Exit codes: {EXIT_CODES}")
@@ -153,7 +104,7 @@ def main() -> None:
     "--faults",
     callback=_faults,
     metavar="kill[:RATE]",
-    help="Kill random processes, RATE a second on average (4), and replace them.",
+    help="Kill random processes, RATE a second on average (2), and replace them.",
 )
 @click.option(
     "--time-limit",
@@ -209,11 +160,12 @@ def run(
             raise click.UsageError(f"preset {preset.name!r} has no --{option}")
     if payload is not None and not preset.has_payload:
         raise click.UsageError(f"preset {preset.name!r} has no --payload: its items are lines of a text")
+    is_open = items is None and duration is None
     request = Request(
         preset=preset,
         seed=secrets.randbits(32) if seed is None else seed,
-        items=preset.items if items is None and duration is None else items,
-        duration=duration,
+        items=preset.items if is_open else items,
+        duration=FAULTS_SECONDS if is_open and faults is not None else duration,
         counts={option: asked[option] or default for option, default in preset.counts.items()},
         payload=PAYLOAD_BYTES if payload is None else payload,
         capacity=capacity,

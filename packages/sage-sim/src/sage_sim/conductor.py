@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 from typing import Protocol
 
 from sage_qd import SageQueue, SageQueueError
@@ -26,7 +26,7 @@ SETUP_SECONDS = 60.0
 STALL_SECONDS = 30.0
 """A run in which nothing at all was put or taken for so long hangs."""
 _FAR_SECONDS = 10.0**9
-_STACK_SECONDS = 0.5
+_ANSWER_SECONDS = 3.0
 
 
 class Ending(Enum):
@@ -242,8 +242,11 @@ class Conductor:
                 f"inside take: thread {stats.get_lock_owner}"
             )
         self._crew.ask_where()
-        self._crew.wait(_STACK_SECONDS)  # the answer is written by a signal handler; who is stopped does not answer
-        for member in self._crew.members.values():
+        until = monotonic() + _ANSWER_SECONDS  # who is stopped does not answer at all
+        members = self._crew.members.values()
+        while monotonic() < until and not all(self._crew.last_words(member.record) for member in members):
+            sleep(_ANSWER_SECONDS / 50)
+        for member in members:
             lines.append(f"{member.record.name}, process {member.child.pid}:")
             lines.append(self._crew.last_words(member.record).rstrip() or "no answer")
         return "\n".join(lines)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic, monotonic_ns
@@ -52,7 +53,11 @@ class Member:
     record: Process
     child: subprocess.Popen[bytes]
     pidfd: int
-    is_ready: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it said so."""
+        return self.record.ready_ns is not None
 
 
 class Crew:
@@ -122,47 +127,61 @@ class Crew:
 
     def _start(self, slot: Slot) -> None:
         self._numbers += 1
-        number, name = self._numbers, f"{slot.name}.{slot.incarnations}"
+        name = f"{slot.name}.{slot.incarnations}"
+        try:
+            child, pidfd, ready = self._spawned(slot, name)
+        except OSError as error:
+            raise SetupError(f"{name} could not be started: {error}") from error
+        member = Member(
+            slot=slot,
+            record=Process(number=self._numbers, name=name, role=slot.role.name, start_ns=monotonic_ns()),
+            child=child,
+            pidfd=pidfd,
+        )
+        slot.incarnations += 1
+        self.members[slot.name] = member
+        self._selector.register(pidfd, selectors.EVENT_READ, member)
+        self._selector.register(ready, selectors.EVENT_READ, (ready, member))
+        if self._deadline_ns is not None:
+            self._say_go(member)
+
+    def _spawned(self, slot: Slot, name: str) -> tuple[subprocess.Popen[bytes], int, int]:
+        """Start one process; it, a descriptor that tells its end, and one on which it says that it is ready."""
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        with ExitStack() as on_failure:
+            on_failure.callback(os.close, ready_read)
+            try:
+                child = self._popen(slot, name, ready_write)
+            finally:
+                os.close(ready_write)
+            on_failure.callback(child.wait)
+            on_failure.callback(child.kill)
+            pidfd = os.pidfd_open(child.pid)
+            on_failure.pop_all()
+        return child, pidfd, ready_read
+
+    def _popen(self, slot: Slot, name: str, ready: int) -> subprocess.Popen[bytes]:
         assignment = Assignment(
             plan=str(self._plan_path),
             folder=str(self._folder),
             role=slot.role.name,
             index=slot.index,
             incarnation=slot.incarnations,
-            number=number,
+            number=self._numbers,
             start=slot.start,
             repeats=slot.repeats,
             conductor=os.getpid(),
-            ready=ready_write,
+            ready=ready,
         )
-        try:
-            with self._words_of(name).open("xb") as words_file:
-                child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "sage_sim.worker", json.dumps(asdict(assignment))],
-                    stdin=subprocess.PIPE,
-                    stdout=words_file,
-                    stderr=words_file,
-                    pass_fds=(ready_write,),
-                    process_group=0,  # Ctrl-C at the terminal reaches us alone
-                )
-        except OSError as error:
-            os.close(ready_read)
-            raise SetupError(f"{name} could not be started: {error}") from error
-        finally:
-            os.close(ready_write)
-        member = Member(
-            slot=slot,
-            record=Process(number=number, name=name, role=slot.role.name, start_ns=monotonic_ns()),
-            child=child,
-            pidfd=os.pidfd_open(child.pid),
-        )
-        slot.incarnations += 1
-        self.members[slot.name] = member
-        self._selector.register(member.pidfd, selectors.EVENT_READ, member)
-        self._selector.register(ready_read, selectors.EVENT_READ, (ready_read, member))
-        if self._deadline_ns is not None:
-            self._say_go(member)
+        with self._words_of(name).open("xb") as words:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "sage_sim.worker", json.dumps(asdict(assignment))],
+                stdin=subprocess.PIPE,
+                stdout=words,
+                stderr=words,
+                pass_fds=(ready,),
+                process_group=0,  # Ctrl-C at the terminal reaches us alone
+            )
 
     def _say_go(self, member: Member) -> None:
         assert member.child.stdin is not None
@@ -182,7 +201,8 @@ class Crew:
                 ended.append(key.data)
             elif key.data is not None:
                 ready, member = key.data
-                member.is_ready = os.read(ready, 1) == b"r"
+                if os.read(ready, 1):  # nothing: it died before
+                    member.record = replace(member.record, ready_ns=monotonic_ns())
                 self._selector.unregister(ready)
                 os.close(ready)
         return ended

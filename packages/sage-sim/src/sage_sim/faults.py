@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from random import Random
 
-KILLS_PER_SECOND = 4.0
+KILLS_PER_SECOND = 2.0
 RATE_AT_MOST = 100.0
 KINDS = ("kill",)
 _FORM = re.compile(r"(?P<kind>[a-z-]+)(?::(?P<rate>[0-9.]+))?")

@@ -2,7 +2,7 @@
 The history of a run: which processes there were, and every operation of each of them.
 
 On disk it is one JSON object a line, in the order of time: an ``edge`` line for each queue, then ``start``, ``put``,
-``take``, ``kill`` and ``exit`` lines. Reading a file gives the same history that writing it was given.
+``take``, ``ready``, ``kill`` and ``exit`` lines. Reading a file gives the same history that writing it was given.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Process:
         name: Slot and incarnation, as in ``reader-0.2``.
         role: Its role.
         start_ns: When it was started, on the monotonic clock.
+        ready_ns: When it had set up everything and could begin to work; None when it did not come so far.
         exit_ns: When its end was noticed; None when it was still there at the end of the run.
         status: Exit code, or minus the signal that ended it; None as above.
         killed_ns: When the run killed it on purpose; None when it did not.
@@ -37,6 +38,7 @@ class Process:
     name: str
     role: str
     start_ns: int
+    ready_ns: int | None = None
     exit_ns: int | None = None
     status: int | None = None
     killed_ns: int | None = None
@@ -152,6 +154,8 @@ def _changes(processes: Iterable[Process]) -> Iterator[tuple[int, str]]:
     for process in processes:
         who = {"process": process.name, "number": process.number}
         yield process.start_ns, _line({"event": "start", **who, "role": process.role, "at_ns": process.start_ns})
+        if process.ready_ns is not None:
+            yield process.ready_ns, _line({"event": "ready", **who, "at_ns": process.ready_ns})
         if process.killed_ns is not None:
             yield process.killed_ns, _line({"event": "kill", **who, "at_ns": process.killed_ns})
         if process.exit_ns is not None:
@@ -183,7 +187,7 @@ def read_history(path: Path) -> History:
                     drained = event["drained"]
                 elif kind == "edge":
                     edges.append(EdgeEnds(name=event["edge"], source=event["source"], target=event["target"]))
-                elif kind in ("start", "kill", "exit"):
+                elif kind in ("start", "ready", "kill", "exit"):
                     _apply(processes, kind, event)
                 else:
                     operations.append(_operation(event, edges, processes))
@@ -196,6 +200,8 @@ def _apply(processes: dict[str, Process], kind: str, event: dict[str, Any]) -> N
     name, at = event["process"], event["at_ns"]
     if kind == "start":
         processes[name] = Process(number=event["number"], name=name, role=event["role"], start_ns=at)
+    elif kind == "ready":
+        processes[name] = replace(processes[name], ready_ns=at)
     elif kind == "kill":
         processes[name] = replace(processes[name], killed_ns=at)
     else:

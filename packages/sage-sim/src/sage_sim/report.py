@@ -141,7 +141,7 @@ def show_results(console: Console, results: Results) -> None:
         console.print(table)
     console.print()
     if results.outcome.trouble:
-        console.print(Text(results.outcome.trouble.rstrip(), style="red"))
+        console.print(Text(results.outcome.trouble.rstrip(), style="red"), soft_wrap=True)
         console.print()
     show_verdict(console, results)
 

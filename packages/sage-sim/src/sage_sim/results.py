@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sage_sim import checkers
-from sage_sim.checkers import Account, Finding, Verdict
+from sage_sim.accounts import Account, edge_accounts, item_account
+from sage_sim.checkers import Finding, Verdict
 from sage_sim.conductor import Ending, Outcome
 from sage_sim.eventlog import read_log
 from sage_sim.faults import Faults
@@ -185,7 +186,7 @@ def judge(
         history,
         [read_log(work / f"{one.number}.log", one.number) for one in outcome.processes],
     )
-    books, items = checkers.edge_accounts(history), checkers.item_account(history)
+    books, items = edge_accounts(history), item_account(history)
     answer = _answer(plan, outcome, history, items, work)
     findings = (
         checkers.check_loss(history, books, items),

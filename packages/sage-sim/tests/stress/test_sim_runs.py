@@ -16,8 +16,9 @@ import pytest
 
 from sage_qd import SageQueueDescriptor
 from sage_qd.ring import list_segments
+from sage_sim.accounts import edge_accounts, item_account
 from sage_sim.channels import NAMESPACE
-from sage_sim.checkers import check_duplicates, check_loss, check_order, edge_accounts, item_account
+from sage_sim.checkers import check_duplicates, check_loss, check_order
 from sage_sim.history import read_history
 
 COMMAND = [sys.executable, "-P", "-m", "sage_sim"]
@@ -134,6 +135,23 @@ def test_kills_lose_nothing_and_double_nothing(preset: str, folder: Path) -> Non
         assert (books["lost"], books["duplicated"], books["reordered"]) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("plant", "check"), [("lose", "nothing lost"), ("double", "nothing duplicated"), ("swap", "order kept")]
+)
+def test_a_broken_queue_is_found_out(plant: str, check: str, folder: Path) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "run", "fan-in", "--items", "1000", "--producers", "2", "--out", str(folder)],
+        env=os.environ | {"PLANT": plant, "PYTHONPATH": str(Path(__file__).parent / "planted")},
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG_SECONDS,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert [name for name, verdict in checks_of(results_of(folder)).items() if verdict != "valid"] == [check]
+
+
 def test_a_history_on_disk_says_what_the_run_said(folder: Path) -> None:
     run(folder, "pipeline", "--duration", "2", "--faults", "kill:8", "--seed", "12")
 
@@ -203,7 +221,7 @@ def test_nothing_outlives_a_conductor_killed_while_it_starts(folder: Path) -> No
 def test_leftovers_of_the_dead_are_cleaned_and_the_living_are_left_alone() -> None:
     make = (
         "import os, signal, sys; from sage_qd import SageQueueDescriptor;"
-        f"SageQueueDescriptor(sys.argv[1], namespace={NAMESPACE!r}).open().put(b'');"
+        f"queue = SageQueueDescriptor(sys.argv[1], namespace={NAMESPACE!r}).open();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", make, f"dead-{os.getpid()}"], check=False)
@@ -252,6 +270,20 @@ def test_a_machine_that_cannot_is_told_apart_from_a_check_that_failed() -> None:
     assert ended.returncode == 5
     assert "the folder for the run cannot be made" in ended.stderr
     assert ended.stdout == ""
+
+
+def test_a_run_that_runs_out_of_descriptors_says_so_and_leaves_nothing(folder: Path) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *COMMAND, "run", "pipeline", "--out", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG_SECONDS,
+        check=False,
+    )
+
+    assert ended.returncode == 5
+    assert "Too many open files" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_terminal_gets_a_live_table_and_then_the_report(folder: Path) -> None:

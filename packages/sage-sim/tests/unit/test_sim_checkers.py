@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from sage_sim.accounts import Account, edge_accounts, item_account
 from sage_sim.checkers import (
-    Account,
     Finding,
     Verdict,
     check_deaths,
@@ -17,8 +17,6 @@ from sage_sim.checkers import (
     check_progress,
     check_redeliveries,
     check_unexpected,
-    edge_accounts,
-    item_account,
     overall,
 )
 from sage_sim.eventlog import DAMAGED, REPEATED, Kind, Operation

@@ -3,9 +3,10 @@
 import pytest
 from click.testing import CliRunner, Result
 
-from sage_sim.cli import Request, main
+from sage_sim.cli import main
 from sage_sim.faults import Faults
 from sage_sim.presets import PRESETS
+from sage_sim.request import Request
 
 
 def called(*words: str) -> Result:
@@ -38,7 +39,7 @@ def test_help_shows_examples_and_exit_codes() -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["run", "pipelin"], "Did you mean 'pipeline'?"),
+        (["run", "pipe-line"], "Did you mean 'pipeline'?"),
         (["run"], "Missing argument"),
         (["run", "fan-in", "--workers", "2"], "preset 'fan-in' has no --workers"),
         (["run", "pipeline", "--payload", "2"], "preset 'pipeline' has no --payload"),

@@ -78,7 +78,9 @@ def test_a_log_that_was_never_begun_holds_nothing(tmp_path: Path) -> None:
 
 def a_history() -> History:
     processes = (
-        Process(number=1, name="producer-0.0", role="producer", start_ns=1, exit_ns=90, status=-9, killed_ns=80),
+        Process(
+            number=1, name="producer-0.0", role="producer", start_ns=1, ready_ns=4, exit_ns=90, status=-9, killed_ns=80
+        ),
         Process(number=2, name="consumer-0.0", role="consumer", start_ns=2, exit_ns=99, status=143, stopped=True),
         Process(number=3, name="consumer-1.0", role="consumer", start_ns=3),
     )
@@ -110,7 +112,7 @@ def test_a_history_is_in_the_order_of_time(tmp_path: Path) -> None:
     write_history(tmp_path / "history.jsonl", history, logs)
     events = [line.split('"')[3] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
 
-    assert events == ["history", "edge", *["start"] * 3, "put", "take", "put", "take", "kill", "exit", "exit"]
+    assert events == ["history", "edge", *["start"] * 3, "ready", "put", "take", "put", "take", "kill", "exit", "exit"]
 
 
 def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_faults_are_read_as_the_user_writes_them() -> None:
-    assert parse_faults("kill") == Faults(kills_per_second=4.0)
+    assert parse_faults("kill") == Faults(kills_per_second=2.0)
     assert parse_faults("kill:2.5") == Faults(kills_per_second=2.5)
     assert parse_faults(str(Faults(kills_per_second=0.5))) == Faults(kills_per_second=0.5)
 

@@ -24,9 +24,9 @@ def test_the_text_is_long_enough_to_be_worth_counting() -> None:
 
 
 def test_words_are_counted_in_lower_case_without_punctuation() -> None:
-    assert words_of("The trough, the letter's trough; 12 letters!") == {
+    assert words_of("The lamp, the letter's lamp; 12 letters!") == {
         "the": 2,
-        "trough": 2,
+        "lamp": 2,
         "letter's": 1,
         "letters": 1,
     }

@@ -10,7 +10,7 @@ from typing import Final
 
 from sage_qd.codecs.base import RAW_TAG, Codec, Encoded, Payload
 
-__all__ = ["CODEC_NAMES", "RAW_TAG", "Codec", "Encoded", "Payload", "codec_name", "get_codec"]
+__all__ = ["CODEC_NAMES", "RAW_TAG", "Codec", "Encoded", "Payload", "check_codec_name", "codec_name", "get_codec"]
 
 _MODULES: Final = {
     "json": ("sage_qd.codecs.packed", "JsonCodec"),
@@ -23,6 +23,17 @@ CODEC_NAMES: Final = tuple(_MODULES)
 """Every codec there is, sorted."""
 
 
+def check_codec_name(name: str) -> None:
+    """
+    Check a name without importing the codec.
+
+    Raises:
+        ValueError: There is no such codec; the message lists those there are.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"codec must be one of {', '.join(CODEC_NAMES)}, not {name!r:.80}")
+
+
 def get_codec(name: str) -> Codec:
     """
     Return a codec of this name, for one handle.
@@ -30,8 +41,7 @@ def get_codec(name: str) -> Codec:
     Raises:
         ValueError: There is no such codec; the message lists those there are.
     """
-    if name not in _MODULES:
-        raise ValueError(f"codec must be one of {', '.join(CODEC_NAMES)}, not {name!r}")
+    check_codec_name(name)
     module, kind = _MODULES[name]
     codec: Codec = getattr(import_module(module), kind)()
     return codec

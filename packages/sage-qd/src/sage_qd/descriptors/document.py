@@ -132,11 +132,14 @@ def check_extensions(extensions: Mapping[str, Any]) -> None:
     if not extensions:
         return
     try:
-        parse_json(canonical_json(extensions))
+        again = parse_json(canonical_json(extensions))
     except DescriptorError:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise DescriptorError(pointer=pointer_to(min(extensions)), reason=f"it is no JSON: {error}") from error
+    for name, value in extensions.items():
+        if again[name] != value:
+            raise DescriptorError(pointer=pointer_to(name), reason="it would be another value once written and read")
 
 
 def with_tag(document: dict[str, Any], key: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
 
-from sage_qd.codecs import get_codec
+from sage_qd.codecs import check_codec_name
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
 from sage_qd.errors import BackendUnavailableError
@@ -45,7 +45,7 @@ class SageQueueDescriptor(BaseQueueDescriptor):
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE, uri_name="max_items"),
         Setting(name="capacity_bytes", type=int, default=1 << 20, low=1, high=1 << 34),
         Setting(name="namespace", type=str, default=DEFAULT_NAMESPACE, check=segment_name),
-        Setting(name="codec", type=str, default="pickle", check=get_codec),
+        Setting(name="codec", type=str, default="pickle", check=check_codec_name),
         Setting(name="spill_threshold", type=int, default=None, optional=True, low=1, high=1 << 34),
         Setting(name="single_producer", type=bool, default=False),
         Setting(name="single_consumer", type=bool, default=False),

@@ -2,10 +2,11 @@
 Any text as the name of a segment, and back.
 
 Segments have names of 1 to 128 characters of ``A-Z a-z 0-9 . _ -`` that start with a letter or digit. Text that is such
-a name stays itself. Other text is written in the shortest of three ways, told apart by their first three characters:
+a name stays itself. Other text is written in one of three ways, told apart by their first three characters:
 
 ``e--``
-    ASCII readable: everything but letters, digits, ``_`` and ``-`` as ``.`` and two hexadecimal digits per UTF-8 byte.
+    Everything but letters, digits, ``_`` and ``-`` as ``.`` and two hexadecimal digits per UTF-8 byte. This one is
+    taken for ASCII text that fits, because people can read it; else the shortest is taken.
 ``u--``
     UTF-8 in the base64 alphabet of URLs: 94 bytes at most.
 ``w--``
@@ -15,6 +16,7 @@ Text that begins like one of these is written in one of these. Whatever is too l
 name has no more room, and a shortened one could not be turned back.
 """
 
+import codecs
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
@@ -26,6 +28,8 @@ __all__ = ["LONGEST_NAME", "segment_name", "text_of"]
 LONGEST_NAME: Final = 128
 _PLAIN: Final = re.compile(r"(?![euw]--)[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _KEPT: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+# Python loads an encoding when it is first used; reading a descriptor must load nothing.
+_UTF_16: Final = codecs.lookup("utf-16-be").name
 _ESCAPED: Final = re.compile(r"\.([0-9a-f]{2})|([A-Za-z0-9_-])", re.ASCII)
 
 
@@ -50,8 +54,10 @@ def segment_name(text: str) -> str:
     forms = (
         "e--" + "".join(chr(byte) if byte in _KEPT else f".{byte:02x}" for byte in data),
         "u--" + _base64(data),
-        "w--" + _base64(text.encode("utf-16-be")),
+        "w--" + _base64(text.encode(_UTF_16)),
     )
+    if text.isascii() and len(forms[0]) <= LONGEST_NAME:
+        return forms[0]
     shortest = min(forms, key=len)
     if len(shortest) > LONGEST_NAME:
         rule = f"it takes {len(shortest):,} characters as a file name and the limit is {LONGEST_NAME}"
@@ -82,7 +88,7 @@ def _decoded(name: str) -> str:
         return bytes(int(code, 16) if code else ord(kept) for code, kept in pieces).decode()
     if name.startswith(("u--", "w--")):
         data = urlsafe_b64decode(body + "=" * (-len(body) % 4))
-        return data.decode() if name[0] == "u" else data.decode("utf-16-be")
+        return data.decode() if name[0] == "u" else data.decode(_UTF_16)
     return name
 
 

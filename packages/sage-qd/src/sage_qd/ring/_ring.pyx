@@ -984,8 +984,8 @@ cdef class Ring:
                 Py_DECREF(taken[index])
                 if tags is not None:
                     tags.append(marks[index])
-            if ended and not items:
-                raise self.failure(ended)
+            if not items and (ended or status == SQ_CORRUPT):
+                raise self.failure(ended or status)
         return tags
 
     cdef list decode_all(self, list items, list tags):

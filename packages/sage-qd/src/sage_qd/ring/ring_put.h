@@ -56,14 +56,16 @@ SQ_HOT bool sq_write_fits(sq_writer *writer, uint32_t units) {
 
 static __attribute__((noinline)) int sq_write_look_again(sq_writer *writer, uint32_t units) {
     sq_header *header = writer->ring->header;
+#ifdef SQ_PLANT_HEAD_NOT_LOOKED_UP
+    uint64_t head = writer->head;
+#else
     uint64_t head = sq_load_acquire64(&header->head); /* R2: pairs with W2 */
+#endif
     uint32_t used = sq_units(writer->tail) - sq_units(head);
     if (used > writer->map->capacity)
         return sq_poison(writer->ring, "head", offsetof(sq_header, head), used, writer->map->capacity);
-#ifndef SQ_PLANT_HEAD_NOT_LOOKED_UP
     writer->head = head;
-#endif
-    sq_store64(&header->producers.other_cache, writer->head);
+    sq_store64(&header->producers.other_cache, head);
     uint64_t depth = sq_items(writer->tail) - sq_items(head);
     if (depth > sq_load64(&header->producers.high_water)) sq_store64(&header->producers.high_water, depth);
     if (sq_write_fits(writer, units)) return SQ_OK;

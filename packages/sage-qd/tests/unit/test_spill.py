@@ -1,0 +1,335 @@
+"""Spill files: where payloads go that are too long for the ring, and that none is left over or removed too early."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sage_qd import errors
+from sage_qd.ring import Ring, clean_segments
+from sage_qd.ring.spill import SpillFiles
+
+pytestmark = pytest.mark.timeout(60)
+NewRing = Callable[..., Ring]
+LARGE = os.urandom(100_000)
+
+
+@pytest.fixture
+def small(new_ring: NewRing) -> Ring:
+    """Return a ring of 4 KiB, which LARGE could never fit into."""
+    return new_ring(capacity_bytes=4096)
+
+
+def files(ring: Ring) -> list[str]:
+    return SpillFiles(ring.path or "").listed()
+
+
+WAYS = {
+    "put": lambda ring: ring.put(LARGE),
+    "put of a bytearray": lambda ring: ring.put(bytearray(LARGE)),
+    "put_nowait": lambda ring: ring.put_nowait(LARGE),
+    "put_many": lambda ring: ring.put_many([LARGE]),
+    "put_vectored": lambda ring: ring.put_vectored([LARGE[:7], LARGE[7:50_000], b"", np.zeros((0, 3)), LARGE[50_000:]]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("settings", [{}, {"single_producer": True, "single_consumer": True}, {"checksum": True}], ids=str)
+def test_a_payload_longer_than_the_ring_goes_through_a_file(new_ring: NewRing, way: str, settings: dict) -> None:
+    ring = new_ring(capacity_bytes=4096, **settings)
+    WAYS[way](ring)
+
+    assert (len(files(ring)), os.stat(files(ring)[0]).st_size, ring.stats().spills) == (1, len(LARGE), 1)
+    assert ring.get() == LARGE
+    assert files(ring) == []
+
+
+def test_every_way_of_getting_reads_it(small: Ring) -> None:
+    small.put_many([LARGE] * 5)
+
+    assert small.peek() == LARGE
+    assert [small.get_nowait(), *small.get_many(1), small.get(timeout=1)] == [LARGE] * 3
+    with small.lease() as lease:
+        assert (bytes(lease.data), lease.value) == (LARGE, LARGE)
+    assert small.get_many(5) == [LARGE]
+    assert files(small) == []
+
+
+def test_get_into_leaves_it_in_the_ring(small: Ring) -> None:
+    small.put(LARGE)
+
+    with pytest.raises(errors.MessageTooLargeError):
+        small.get_into(bytearray(len(LARGE)))
+
+    assert small.get() == LARGE
+
+
+def test_looking_at_it_does_not_count_as_a_delivery(small: Ring) -> None:
+    small.put(LARGE)
+
+    assert small.peek() == small.peek() == LARGE
+
+    with small.lease() as lease:
+        assert lease.attempt == 0
+    assert small.stats().redeliveries == 0
+
+
+def test_small_and_large_items_stay_in_order(new_ring: NewRing) -> None:
+    ring = new_ring(capacity_bytes=65536)
+    items = [b"a", LARGE, b"b", b"c", LARGE[::-1], b"d"]
+
+    ring.put_many(items)
+
+    assert [ring.get() for _ in items] == items
+
+
+@pytest.mark.parametrize(("threshold", "size", "spills"), [(100, 100, 0), (100, 101, 1), (1, 1, 0), (1, 2, 1)])
+def test_the_threshold_is_the_longest_payload_that_does_not_spill(
+    new_ring: NewRing, threshold: int, size: int, spills: int
+) -> None:
+    ring = new_ring(spill_threshold=threshold)
+    ring.put(bytes(size))
+
+    assert (len(files(ring)), ring.spill_threshold) == (spills, threshold)
+    assert ring.get() == bytes(size)
+
+
+@pytest.mark.parametrize("threshold", [None, 1 << 30])
+def test_a_threshold_beyond_the_ring_means_what_fits(new_ring: NewRing, threshold: int | None) -> None:
+    ring = new_ring(capacity_bytes=65536, spill_threshold=threshold)
+
+    assert ring.spill_threshold == (ring.max_message_bytes if threshold else ring.max_message_bytes // 4)
+
+
+def test_whoever_attaches_uses_the_threshold_of_the_creator(new_ring: NewRing, attached: NewRing) -> None:
+    new_ring(spill_threshold=123)
+
+    assert attached().spill_threshold == 123
+
+
+def test_an_anonymous_ring_does_not_spill(new_ring: NewRing) -> None:
+    ring = new_ring(anonymous=True, capacity_bytes=4096)
+
+    with pytest.raises(errors.MessageTooLargeError):
+        ring.put(LARGE)
+    assert ring.spill_threshold is None
+
+
+def test_a_ring_in_a_file_spills_beside_it(new_ring: NewRing, tmp_path: Path) -> None:
+    ring = new_ring(path=tmp_path / "ring", capacity_bytes=4096)
+    ring.put(LARGE)
+
+    assert len(list(tmp_path.glob("ring~*"))) == 1
+    assert ring.get() == LARGE
+
+
+# -- None is left over ------------------------------------------------------------------------------------------------
+
+
+def test_a_put_that_finds_no_room_leaves_no_file(new_ring: NewRing) -> None:
+    ring = new_ring(max_items=1)
+    ring.put(b"x")
+
+    for put in (lambda: ring.put(bytes(500_000), timeout=0.01), lambda: ring.put_many([bytes(500_000)], timeout=0)):
+        with pytest.raises(errors.Full):
+            put()
+    ring.shutdown()
+    with pytest.raises(errors.ShutDown):
+        ring.put(bytes(500_000))
+
+    assert files(ring) == []
+
+
+def test_clear_removes_the_files_and_counts_the_items(small: Ring) -> None:
+    small.put_many([LARGE, b"x", LARGE])
+
+    assert (small.clear(), files(small), small.qsize()) == (3, [], 0)
+
+
+def test_clear_leaves_the_file_of_a_leased_item(small: Ring) -> None:
+    small.put_many([LARGE, LARGE])
+    lease = small.lease()
+
+    assert (small.clear(), len(files(small))) == (1, 1)
+    lease.nack()
+    assert small.get() == LARGE
+
+
+def test_an_immediate_shutdown_removes_the_files(small: Ring) -> None:
+    small.put_many([LARGE, b"x", LARGE])
+
+    assert (small.shutdown(immediate=True), files(small)) == (3, [])
+
+
+def test_the_last_user_takes_the_files_along(new_ring: NewRing, attached: NewRing) -> None:
+    ring = new_ring(capacity_bytes=4096)
+    other = attached()
+    ring.put_many([LARGE, LARGE])
+
+    ring.close()
+    assert len(files(ring)) == 2
+    other.close()
+    assert files(ring) == []
+
+
+def test_nack_keeps_the_file_and_ack_removes_it(small: Ring) -> None:
+    small.put(LARGE)
+    small.lease().nack()
+    assert len(files(small)) == 1
+
+    with small.lease() as lease:
+        assert (lease.attempt, lease.value) == (1, LARGE)
+    assert files(small) == []
+
+
+def test_a_view_outlives_its_file(small: Ring) -> None:
+    small.put(LARGE)
+    with small.lease() as lease:
+        view = lease.data
+    small.close()
+
+    assert bytes(view) == LARGE
+
+
+def test_an_unlinked_ring_keeps_its_spilled_items(small: Ring) -> None:
+    small.put(LARGE)
+    small.unlink()
+    small.put(LARGE)
+
+    assert [small.get(), small.get(), files(small)] == [LARGE, LARGE, []]
+
+
+# -- Somebody dies ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_producer_put_can_be_got(small: Ring, start: Callable) -> None:
+    process = start("""
+ring = attach("ring", namespace=sys.argv[1])
+ring.put(b"y" * 100_000)
+os.kill(os.getpid(), signal.SIGKILL)
+""")
+    process.end()
+
+    assert small.get() == b"y" * 100_000
+
+
+def test_clean_removes_what_a_producer_killed_before_its_put_left(
+    new_ring: NewRing, start: Callable, eventually: Callable, namespace: str
+) -> None:
+    """The producer waits for room, with its file written already."""
+    ring = new_ring(capacity_bytes=65536, max_items=1)
+    ring.put(LARGE)
+    process = start("""
+ring = attach("ring", namespace=sys.argv[1])
+say("ready")
+ring.put(b"y" * 100_000)
+""")
+    process.hear()
+    eventually(lambda: ring.stats().put_waiters)
+    assert (clean_segments(namespace), len(files(ring))) == ([], 2)
+
+    process.kill()
+
+    assert len(clean_segments(namespace)) == 1
+    assert (len(files(ring)), ring.get()) == (1, LARGE)
+
+
+def test_a_killed_holder_of_a_spilled_item_gives_it_back(small: Ring, start: Callable) -> None:
+    small.put(LARGE)
+    process = start("""
+ring = attach("ring", namespace=sys.argv[1])
+lease = ring.lease()
+say(len(lease.value))
+hear()
+""")
+    process.hear()
+    process.kill()
+
+    with small.lease(timeout=20) as lease:
+        assert (lease.attempt, lease.value) == (1, LARGE)
+
+
+def test_cleaning_leaves_a_ring_with_a_single_consumer_in_peace(
+    new_ring: NewRing, namespace: str, start: Callable
+) -> None:
+    """Its consumer works without the lock; whoever walked its records meanwhile would take them for damage."""
+    new_ring(capacity_bytes=4096, single_consumer=True, spill_threshold=8)
+    pair = [
+        start(f"""
+with attach("ring", namespace=sys.argv[1]) as ring:
+    for _ in range(3000):
+        {call}
+""")
+        for call in ("ring.put(b'123456789')", "ring.get()")
+    ]
+
+    while any(process.process.poll() is None for process in pair):
+        clean_segments(namespace)
+
+    for process in pair:
+        process.finish()
+
+
+# -- Files that somebody spoiled --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("get", [Ring.get, Ring.lease, lambda ring: ring.get_many(1)], ids=["get", "lease", "get_many"])
+@pytest.mark.parametrize("spoil", [os.unlink, lambda path: os.truncate(path, 10)], ids=["removed", "short"])
+def test_a_spoiled_file_costs_its_own_item_only(small: Ring, get: Callable, spoil: Callable) -> None:
+    small.put_many([LARGE, b"next"])
+    spoil(files(small)[0])
+
+    with pytest.raises(errors.CorruptQueueError, match="spill"):
+        get(small)
+
+    assert (small.get(), small.stats().is_poisoned, files(small)) == (b"next", False, [])
+
+
+def test_peek_at_a_spoiled_file_says_so_and_leaves_the_item(small: Ring) -> None:
+    small.put(LARGE)
+    os.unlink(files(small)[0])
+
+    for _ in range(2):
+        with pytest.raises(errors.CorruptQueueError, match="spill file"):
+            small.peek()
+    assert small.qsize() == 1
+
+
+def test_an_item_is_not_lost_when_its_file_cannot_be_opened_just_now(start: Callable) -> None:
+    process = start("""
+import resource
+with create("ring", namespace=sys.argv[1], capacity_bytes=4096) as ring:
+    ring.put(b"x")
+    ring.lease().ack()  # registers: that opens a file too
+    ring.put(bytes(100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ring.fileno() + 1, hard))
+    try:
+        ring.get()
+    except OSError as error:
+        say(error.strerror)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    say(len(ring.get(timeout=20)))
+""")
+
+    assert [process.hear(), process.hear()] == ["Too many open files", "100000"]
+    process.finish()
+
+
+def test_a_full_file_system_is_said_and_nothing_is_left(start: Callable, unshare: Callable, tmp_path: Path) -> None:
+    process = start("""
+import subprocess
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", sys.argv[2]], check=True)
+with create(path=sys.argv[2] + "/ring", capacity_bytes=4096) as ring:
+    try:
+        ring.put(bytes(1 << 20))
+    except errors.QueueNoSpaceError as error:
+        say(error.wanted, os.listdir(sys.argv[2]), ring.qsize())
+    ring.put(bytes(1 << 16))
+    say(len(ring.get()))
+""", tmp_path, prefix=unshare("--mount"))
+
+    assert [process.hear(), process.hear()] == ["1048576 ['ring'] 0", "65536"]
+    process.finish()
