@@ -14,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).with_name("floor")))
 import floor_build
 
 
+FLOOR_FLAGS: tuple[str, ...] = floor_build.FLAGS
+
+
 def bare_ring() -> ModuleType:
     """The module of the bare ring, compiled first where that is needed."""
     return floor_build.load()

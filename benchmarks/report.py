@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from arena import Measured
+from references import FLOOR_FLAGS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -284,6 +285,7 @@ def surroundings(versions: Mapping[str, str], load: float) -> dict[str, Any]:
         },
         "python": sys.version,
         "python build flags": sysconfig.get_config_var("CFLAGS"),
+        "floor build flags": " ".join(FLOOR_FLAGS),
         "build variables": {name: os.environ[name] for name in BUILD_VARIABLES if name in os.environ},
         "versions": dict(versions),
         "commit": commit(),

@@ -1,5 +1,6 @@
 """Making and opening segments when something is against it: no space (R20), a kill at any step (R21), somebody else's
-files (R22)."""
+files (R22).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from row import Row, arguments
@@ -110,7 +112,7 @@ def forked(action: Callable[[], str]) -> str:
         answer = "raised"
         try:
             answer = action()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it is the answer)
             answer = f"{type(error).__name__}: {error}"
         finally:
             os.write(target, answer.encode()[:4000])
@@ -128,7 +130,9 @@ def forked(action: Callable[[], str]) -> str:
 def cycles(options) -> bool:  # type: ignore[no-untyped-def]
     """Kill whoever makes a ring at a random moment, and go on with what is there."""
     wanted = 100_000 if options.long else 2_000
-    row = Row.begin(options, "R21", f"{wanted:,} create-kill-attach cycles: files / fds / mappings / slots leaked", "0/0/0/0")
+    row = Row.begin(
+        options, "R21", f"{wanted:,} create-kill-attach cycles: files / fds / mappings / slots leaked", "0/0/0/0"
+    )
     rolls = random.Random(options.seed)
     namespace = f"proof-{os.getpid()}"
     folder = rings.directory() / namespace
@@ -151,7 +155,9 @@ def cycles(options) -> bool:  # type: ignore[no-untyped-def]
     bad = {name: count for name, count in outcomes.items() if name not in ("nothing", "whole", "drained")}
     value = f"{'/'.join(map(str, leaked))}; found after the kill: {dict(outcomes)}"
     enough = min(outcomes["nothing"], outcomes["whole"] + outcomes["drained"]) > wanted // 50
-    return row.report(value if enough else value + "; the kills missed the steps", not any(leaked) and not bad and enough)
+    return row.report(
+        value if enough else value + "; the kills missed the steps", not any(leaked) and not bad and enough
+    )
 
 
 def take_part(namespace: str) -> None:
@@ -224,7 +230,25 @@ def segment_mappings() -> int:
 
 # -- R22: files of strangers ------------------------------------------------------------------------------------------
 
-BAD_NAMES = ("", ".", "..", "../x", "a/b", "/etc/passwd", "a\\b", "a\0b", "a\nb", " a", "-a", ".a", "ä", "队列", "a" * 129, "a b", "~a")
+BAD_NAMES = (
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/etc/passwd",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    " a",
+    "-a",
+    ".a",
+    "ä",
+    "队列",
+    "a" * 129,
+    "a b",
+    "~a",
+)
 GOOD_NAMES = ("a", "A-b_c.d", "0", "a" * 128)
 
 
@@ -243,7 +267,7 @@ def strangers(options) -> bool:  # type: ignore[no-untyped-def]
             accepted.append(f"{what}: accepted")
         except error:
             refused.append(what)
-        except Exception as other:
+        except Exception as other:  # noqa: BLE001  (anything but the expected one is reported)
             accepted.append(f"{what}: {type(other).__name__}: {other}")
         if time.monotonic() - started > 5:
             accepted.append(f"{what}: waited")
@@ -252,15 +276,19 @@ def strangers(options) -> bool:  # type: ignore[no-untyped-def]
 
     for name in BAD_NAMES:
         for action in (rings.create, rings.attach, rings.attach_or_create):
-            expect(f"name {name!r} for {action.__name__}", errors.InvalidQueueNameError, lambda: action(name, namespace=namespace))
-        expect(f"namespace {name!r}", errors.InvalidQueueNameError, lambda: rings.create("a", namespace=name))
+            expect(
+                f"name {name!r} for {action.__name__}",
+                errors.InvalidQueueNameError,
+                partial(action, name, namespace=namespace),
+            )
+        expect(f"namespace {name!r}", errors.InvalidQueueNameError, partial(rings.create, "a", namespace=name))
     for name in GOOD_NAMES:
         rings.create(name, namespace=namespace).close()
     for what, make in wrong_files(folder).items():
         path = folder / what.replace(" ", "-")
         make(path)
-        expect(f"attach to {what}", errors.InsecureQueueError, lambda: rings.attach(path=path))
-        expect(f"create over {what}", errors.QueueExistsError, lambda: rings.create(path=path))
+        expect(f"attach to {what}", errors.InsecureQueueError, partial(rings.attach, path=path))
+        expect(f"create over {what}", errors.QueueExistsError, partial(rings.create, path=path))
     private = rings.directory() / namespace
     for mode in (0o755, 0o770, 0o701):
         private.chmod(mode)
@@ -274,7 +302,9 @@ def strangers(options) -> bool:  # type: ignore[no-untyped-def]
     expect("folder that is a link", errors.InsecureQueueError, lambda: rings.create("a", namespace=namespace))
     private.unlink()
     shutil.rmtree(folder)
-    return row.report(f"{len(refused)} of {len(refused) + len(accepted)}" + "".join(f"; {text}" for text in accepted), not accepted)
+    return row.report(
+        f"{len(refused)} of {len(refused) + len(accepted)}" + "".join(f"; {text}" for text in accepted), not accepted
+    )
 
 
 def wrong_files(folder: Path) -> dict[str, Callable[[Path], object]]:
@@ -316,7 +346,9 @@ def wrong_files(folder: Path) -> dict[str, Callable[[Path], object]]:
 def snapshot(folder: Path) -> list[tuple[str, int, int, int]]:
     """What must not change by a refused opening."""
     entries = sorted(folder.iterdir())
-    return [(str(path), found.st_mode, found.st_size, found.st_mtime_ns) for path in entries for found in [path.lstat()]]
+    return [
+        (str(path), found.st_mode, found.st_size, found.st_mtime_ns) for path in entries for found in [path.lstat()]
+    ]
 
 
 if __name__ == "__main__":

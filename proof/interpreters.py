@@ -78,7 +78,8 @@ def compared(rolls: random.Random, settings: dict[str, Any], steps: int) -> tupl
                 if lease:
                     held.append((lease, model.popleft()))
             elif held:
-                # The youngest first: giving back an older one would put it before those held, which the model does not know.
+                # The youngest first: giving back an older one would put it before those held, which the model does
+                # not know.
                 lease, item = held.pop()
                 if rolls.random() < 0.5:
                     lease.ack()
@@ -114,7 +115,9 @@ ITEMS = 200
 
 def starts(options: Any) -> bool:
     """Every start method, with a queue opened before and after the start, idle and with threads at work meanwhile."""
-    row = Row.begin(options, "R23", "start methods x handle opened before or after x idle or busy: cells not right", "0")
+    row = Row.begin(
+        options, "R23", "start methods x handle opened before or after x idle or busy: cells not right", "0"
+    )
     cells = wrong = 0
     notes = []
     rounds = 50 if options.long else 3
@@ -126,7 +129,8 @@ def starts(options: Any) -> bool:
                     cells += 1
                     if problem:
                         wrong += 1
-                        notes.append(f"{method}, {'handle' if handed_over else 'descriptor'}, {'busy' if busy else 'idle'}: {problem}")
+                        how = "handle" if handed_over else "descriptor"
+                        notes.append(f"{method}, {how}, {'busy' if busy else 'idle'}: {problem}")
     left = [info.path for info in rings.list_segments(NAMESPACE)]
     if left:
         notes.append(f"left behind: {left}")
@@ -142,7 +146,11 @@ def one_cell(method: str, handed_over: bool, busy: bool) -> str | None:
     there = SageQueueDescriptor("there", namespace=NAMESPACE)
     back = SageQueueDescriptor("back", namespace=NAMESPACE)
     stop = threading.Event()
-    with there.open() as questions, back.open() as answers, SageQueueDescriptor("noise", namespace=NAMESPACE).open() as noise:
+    with (
+        there.open() as questions,
+        back.open() as answers,
+        SageQueueDescriptor("noise", namespace=NAMESPACE).open() as noise,
+    ):
         threads = [threading.Thread(target=hammer, args=(noise, stop)) for _ in range(2 if busy else 0)]
         for thread in threads:
             thread.start()

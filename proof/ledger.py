@@ -52,7 +52,9 @@ class Found(TypedDict, total=False):
 
 def main() -> int:
     """Run, gather, print; 1 when a row failed or a script broke down."""
-    options = arguments(__doc__ or "", collect={"action": "store_true", "help": "run nothing, gather the rows there are"})
+    options = arguments(
+        __doc__ or "", collect={"action": "store_true", "help": "run nothing, gather the rows there are"}
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     broken = [] if options.collect else run_all(options.out, long=options.long, seed=options.seed)
     rows = [read(options.out, row) for rows in SCRIPTS.values() for row in rows]
@@ -63,7 +65,10 @@ def main() -> int:
     print(f"\n{table}", end="")
     failed = [found["row"] for found in rows if found["ok"] is False]
     not_run = [found["row"] for found in rows if found["ok"] is None]
-    print(f"\n{len(rows) - len(failed) - len(not_run)} rows ok, {len(failed)} failed {failed}, {len(not_run)} not run {not_run}")
+    print(
+        f"\n{len(rows) - len(failed) - len(not_run)} rows ok, "
+        f"{len(failed)} failed {failed}, {len(not_run)} not run {not_run}"
+    )
     for name in broken:
         print(f"proof/{name} ended with an error; see above")
     return 1 if failed or broken else 0
@@ -100,7 +105,7 @@ def render(rows: list[Found]) -> str:
     heads = ("row", "figure", "bound", "value", "verdict", "form", "seed", "seconds", "commit")
     lines = [heads, *(cells(found) for found in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
-    texts = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
+    texts = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
     texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(texts) + "\n"
 

@@ -82,7 +82,8 @@ class Row:
         shown = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
         (self._out / f"{self.row}.json").write_text(json.dumps(shown, indent=2) + "\n")
         verdict = {True: "ok", False: "FAILED", None: f"not run: {self.reason}"}[self.ok]
-        print(f"{self.row}  {self.figure}\n    {self.value}   (bound: {self.bound})   {verdict}, {self.seconds} s", flush=True)
+        print(f"{self.row}  {self.figure}")
+        print(f"    {self.value}   (bound: {self.bound})   {verdict}, {self.seconds} s", flush=True)
         if self.ok is False:
             print(f"    repeat: {self.command}", flush=True)
         return self.ok is not False
@@ -140,8 +141,9 @@ def build(source: str, *flags: str, name: str | None = None, kind: str = "cc", o
     target = ROOT / "build" / "proof" / (name or Path(source).stem)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.{os.getpid()}")
+    path = ROOT / "proof" / source
     subprocess.run(
-        [compiler(kind), *WARNINGS, optimise, "-g", *flags, f"-I{HEADERS}", "-o", fresh, ROOT / "proof" / source, "-lpthread"],
+        [compiler(kind), *WARNINGS, optimise, "-g", *flags, f"-I{HEADERS}", "-o", fresh, str(path), "-lpthread"],
         check=True,
     )
     fresh.replace(target)  # in one step: two scripts may build the same program at the same time

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import row
 
-SECONDS = {False: 10, True: 1800}  # of traffic, each run
+SECONDS = {False: 10, True: 1800}  # of traffic, each form
+SECONDS_AT_ONCE = 10  # one run of `stress` remembers every item, so it is short
 OPERATIONS = {False: 1_000_000, True: 1_000_000_000}  # at least, all runs together
 # The thread sanitizer's own runtime waits for itself when a mapped page goes away under it: nothing of ours to see there.
 NOT_UNDER_THREAD_SANITIZER = ("-a_file_that_shrank_is_an_error_and_no_signal",)
@@ -60,21 +61,20 @@ def run(kind: Kind, long: bool, seed: int, compiler: str) -> tuple[int, list[str
         bad.append(f"{kind.name}: core_test ended with {result['exit']}")
     operations = 0
     for mode, producers, consumers in kind.traffic:
-        words = (mode, producers, consumers, SECONDS[long], seed)
-        result = row.run(stress, *words, timeout=SECONDS[long] * 3 + 120, env=environment)
-        print(f"{kind.name} {mode} {producers}x{consumers}: {result}", flush=True)
-        operations += int(result.get("operations", 0))  # type: ignore[call-overload]
-        if result["exit"] != 0:
-            bad.append(f"{kind.name}: stress {' '.join(map(str, words))} ended with {result['exit']}")
+        for turn in range(SECONDS[long] // SECONDS_AT_ONCE):
+            words = (mode, producers, consumers, SECONDS_AT_ONCE, seed + turn)
+            result = row.run(stress, *words, timeout=SECONDS_AT_ONCE * 3 + 120, env=environment)
+            operations += int(result.get("operations", 0))  # type: ignore[call-overload]
+            if result["exit"] != 0:
+                bad.append(f"{kind.name}: stress {' '.join(map(str, words))} ended with {result}")
     return operations, bad
 
 
-def main() -> int:
-    """Run the kinds asked for; the row is written when all of them ran."""
-    options = row.arguments(__doc__ or "", only={"choices": sorted(KINDS), "help": "one kind instead of all"})
-    kinds = [KINDS[options.only]] if options.only else list(KINDS.values())
-    # One file per kind, so that neither run hides the other; the row itself when both ran.
-    name = f"R24-{options.only}" if options.only else "R24"
+def main(only: str = "") -> int:
+    """Run all kinds and write row R24, or run `only` one and write a row of that name beside it."""
+    options = row.arguments(__doc__ or "")
+    kinds = [KINDS[only]] if only else list(KINDS.values())
+    name = f"R24-{only}" if only else "R24"
     least = OPERATIONS[options.long]
     ledger = row.Row.begin(
         options, name, f"reports of {', '.join(kind.name for kind in kinds)} (with UBSan)", f"0, at least {least:,} operations"

@@ -31,7 +31,11 @@ def main() -> int:
 
 
 def calm() -> bool:
-    """Whether this machine has little else to do. Where others use the cores, a process may wait for one longer than 60 ms."""
+    """
+    Whether this machine has little else to do.
+
+    Where others use the cores, a process may wait for one longer than 60 ms.
+    """
     return os.getloadavg()[0] < CPUS / 2
 
 
@@ -39,7 +43,9 @@ def cycles(options: Any) -> bool:
     """One side sleeps, the other hands over; both are killed again and again."""
     wanted, seconds = (50_000_000, 3600) if options.long else (1_000_000, 40)
     row = Row.begin(
-        options, "R15", f"{wanted:,} sleeps (or {seconds} s) with sleepers and wakers killed: oversleep",
+        options,
+        "R15",
+        f"{wanted:,} sleeps (or {seconds} s) with sleepers and wakers killed: oversleep",
         "60 ms; 1 in 10,000 may wait longer for a core",
     )
     program = build("waiting.c", "-DSQ_FAULT_POINTS")
@@ -56,7 +62,9 @@ def timeouts(options: Any) -> bool:
     count = 200_000 if options.long else 10_000
     quiet = calm()
     row = Row.begin(
-        options, "R16", f"{count:,} timed calls idle / loaded: p99 late, calls that returned early",
+        options,
+        "R16",
+        f"{count:,} timed calls idle / loaded: p99 late, calls that returned early",
         "5 / 60 ms (60 / 250 ms on a busy machine), never early",
     )
     program = build("waiting.c", "-DSQ_FAULT_POINTS")
@@ -65,7 +73,7 @@ def timeouts(options: Any) -> bool:
     bounds = (5, 60) if quiet else (60, 250)
     good = all(
         found["exit"] == 0 and found["early"] == 0 and found["late_p99_ms"] <= bound
-        for found, bound in zip((idle, loaded), bounds)
+        for found, bound in zip((idle, loaded), bounds, strict=True)
     )
     value = " / ".join(f"{found.get('late_p99_ms')} ms, {found.get('early')} early" for found in (idle, loaded))
     return row.report(value, good)
@@ -127,7 +135,9 @@ def signals(options: Any) -> bool:
     count = 200_000 if options.long else 10_000
     bound = 60 if calm() else 250
     row = Row.begin(
-        options, "R18", f"{count:,} SIGINTs during calls: p99 latency, items lost or doubled",
+        options,
+        "R18",
+        f"{count:,} SIGINTs during calls: p99 latency, items lost or doubled",
         "60 ms (250 ms on a busy machine), 0",
     )
     rolls = random.Random(options.seed)
@@ -179,8 +189,8 @@ def signal_child(*descriptors: int) -> int:
     """
     Pass items on, and answer every interrupt.
 
-    A handler that raises may hit between get() returning and its result being stored: then the item is in nobody's hands.
-    That gap is Python's, not the ring's; leases close it, so leases are used here, as a careful program does.
+    A handler that raises may hit between get() returning and its result being stored: then the item is in nobody's
+    hands. That gap is Python's, not the ring's; leases close it, so leases are used here, as a careful program does.
     """
     source, target, marks = (rings.attach(fd=descriptor) for descriptor in descriptors)
     interrupts = 0

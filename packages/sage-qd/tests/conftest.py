@@ -1,4 +1,4 @@
-"""Fixtures for tests with rings: a namespace that must be left clean, rings that are closed, processes that are ended."""
+"""Fixtures for tests with rings: a namespace that must be left clean, rings that close, processes that end."""
 
 import gc
 import itertools
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +178,12 @@ def unshare() -> Callable[..., list[str]]:
 
 @pytest.fixture
 def in_thread() -> Iterator[Callable[[Callable[[], Any]], Callable[[], Any]]]:
-    """Run something in a thread: ``answer = in_thread(work)``; ``answer()`` waits, and returns or raises what it did."""
+    """Run something in a thread: ``answer = in_thread(work)``; ``answer()`` waits for what it returned or raised."""
     pools: list[ThreadPoolExecutor] = []
 
     def begin(work: Callable[[], Any]) -> Callable[[], Any]:
         pools.append(ThreadPoolExecutor(1))
-        return lambda future=pools[-1].submit(work): future.result(WATCHDOG_SECONDS)
+        return partial(pools[-1].submit(work).result, WATCHDOG_SECONDS)
 
     yield begin
     for pool in pools:

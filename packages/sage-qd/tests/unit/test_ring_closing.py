@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_qd import errors, ring as rings
+from sage_qd import errors
+from sage_qd import ring as rings
 from sage_qd.ring import Ring
 
 pytestmark = pytest.mark.timeout(60)

@@ -143,7 +143,9 @@ ring.close()
     process.finish()
 
 
-@pytest.mark.parametrize("call", ["ring.get()", "ring.lease()", "full.put(b'y')", "full.put_many([b'y'])", "wait([ring])"])
+@pytest.mark.parametrize(
+    "call", ["ring.get()", "ring.lease()", "full.put(b'y')", "full.put_many([b'y'])", "wait([ring])"]
+)
 def test_the_interpreter_ends_while_daemon_threads_wait(namespace: str, start: Callable, call: str) -> None:
     process = start(f"""
 ring = create("ring", namespace=sys.argv[1])
@@ -182,7 +184,7 @@ say(bytes(view).decode())
     assert list_segments(namespace) == []
 
 
-def test_an_exception_ends_the_process_with_its_traceback_and_leaves_no_segment(namespace: str, start: Callable) -> None:
+def test_an_exception_ends_the_process_with_its_traceback_and_no_segment(namespace: str, start: Callable) -> None:
     process = start("""
 ring = create("ring", namespace=sys.argv[1])
 raise LookupError("unexpected")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sage_qd import errors, ring as rings
+from sage_qd import errors
+from sage_qd import ring as rings
 from sage_qd.ring import Ring
 
 pytestmark = pytest.mark.timeout(60)

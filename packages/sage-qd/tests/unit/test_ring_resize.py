@@ -169,7 +169,8 @@ say("done")
 def test_no_room_in_the_file_system_leaves_the_ring_as_it_was(
     start: Callable, unshare: Callable, tmp_path: Path
 ) -> None:
-    process = start("""
+    process = start(
+        """
 import subprocess
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", sys.argv[2]], check=True)
 with create(path=sys.argv[2] + "/ring", capacity_bytes=4096) as ring:
@@ -180,7 +181,10 @@ with create(path=sys.argv[2] + "/ring", capacity_bytes=4096) as ring:
         say(error.wanted, error.free, ring.capacity_bytes, ring.get())
     ring.resize(1 << 14)
     say(ring.capacity_bytes)
-""", tmp_path, prefix=unshare("--mount"))
+""",
+        tmp_path,
+        prefix=unshare("--mount"),
+    )
 
     wanted, free, capacity, item = process.hear().split()
     assert (int(wanted), int(capacity), item) == (1 << 20, SMALL, "b'x'")

@@ -1,12 +1,14 @@
-"""Single producer, single consumer: one handle at a time, given back on close and on death, and in the child of a fork."""
+"""Single producer, single consumer: one handle at a time has the role; closing and death give it back."""
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sage_qd import errors, ring as rings
+from sage_qd import errors
+from sage_qd import ring as rings
 from sage_qd.ring import Ring
 
 pytestmark = pytest.mark.timeout(60)
@@ -39,8 +41,6 @@ CASES = [(side, at) for side, (_, _, calls) in CLAIMS.items() for at in range(le
 def test_a_second_handle_is_refused_and_told_who_has_the_role(
     new_ring: NewRing, attached: NewRing, side: str, at: int
 ) -> None:
-    import os
-
     role, settings, calls = CLAIMS[side]
     ring = new_ring(**settings)
     other = attached()
@@ -86,9 +86,8 @@ def test_the_other_side_has_no_role(new_ring: NewRing, attached: NewRing, side: 
 def test_closing_gives_the_role_back(new_ring: NewRing, attached: NewRing, side: str) -> None:
     _, settings, calls = CLAIMS[side]
     ring, other, third = new_ring(**settings), attached(), attached()
-    third.put(b"x") if side == "consumer" else None
     if side == "consumer":
-        third.put(b"y")
+        third.put_many([b"x", b"y"])
     calls[0](ring)
 
     ring.close()

@@ -158,7 +158,8 @@ def test_every_item_put_before_the_shutdown_is_delivered(new_ring: NewRing, star
     """Producers are cut off in full flight; what their puts returned from is exactly what consumers get."""
     ring = new_ring(capacity_bytes=1 << 16)
     producers = [
-        start("""
+        start(
+            """
 ring, number = attach("ring", namespace=sys.argv[1]), 0
 try:
     while True:
@@ -166,7 +167,9 @@ try:
         number += 1
 except errors.ShutDown:
     say(number)
-""", name)
+""",
+            name,
+        )
         for name in ("a", "b")
     ]
     taken = [ring.get() for _ in range(2000)]
@@ -185,13 +188,16 @@ except errors.ShutDown:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_shutdown_by_somebody_who_dies_at_once_holds(ring: Ring, start: Callable, moment: str) -> None:
-    process = start("""
+    process = start(
+        """
 ring = attach("ring", namespace=sys.argv[1])
 if sys.argv[2] == "after":
     ring.put(b"x")
 ring.shutdown()
 os.kill(os.getpid(), signal.SIGKILL)
-""", moment)
+""",
+        moment,
+    )
     process.end()
 
     with pytest.raises(errors.ShutDown):

@@ -21,7 +21,7 @@ def run_all(*works: Callable[[], None]) -> None:
     def guarded(work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failures.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
@@ -45,7 +45,10 @@ def in_order(items: list[bytes], producers: int) -> bool:
 WAYS = {
     "single items": (lambda ring, items: [ring.put(item) for item in items], lambda ring: [ring.get()]),
     "batches": (lambda ring, items: ring.put_many(items), lambda ring: ring.get_many(7)),
-    "parts": (lambda ring, items: [ring.put_vectored([item[:2], item[2:]]) for item in items], lambda ring: [ring.get()]),
+    "parts": (
+        lambda ring, items: [ring.put_vectored([item[:2], item[2:]]) for item in items],
+        lambda ring: [ring.get()],
+    ),
 }
 
 
@@ -58,7 +61,7 @@ WAYS["leases"] = (WAYS["single items"][0], leased)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("settings", [{}, {"max_items": 3}, {"capacity_bytes": 4096}], ids=["roomy", "3 items", "4 KiB"])
+@pytest.mark.parametrize("settings", [{}, {"max_items": 3}, {"capacity_bytes": 4096}], ids=["roomy", "items", "bytes"])
 def test_four_producers_and_four_consumers_on_one_handle_lose_nothing(
     new_ring: NewRing, way: str, settings: dict
 ) -> None:

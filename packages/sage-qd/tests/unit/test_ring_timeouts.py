@@ -36,7 +36,7 @@ WAITING_ON_FULL = {
     "put_vectored": lambda ring, timeout: ring.put_vectored([b"y"], timeout=timeout),
     "put_many": lambda ring, timeout: ring.put_many([b"y"], timeout=timeout),
 }
-PASSING = [0, 0.0, -0.0, -1, -math.inf, 0.001, Decimal("0.001"), Fraction(1, 1000), np.float32(0.001), np.int64(0), 1e-300]
+PASSING = [0, -0.0, -1, -math.inf, 0.001, Decimal("0.001"), Fraction(1, 1000), np.float32(0.001), np.int64(0), 1e-300]
 WRONG_TYPES = ["1", b"1", True, False, [], 1j, object()]
 WRONG_VALUES = [math.nan, Decimal("NaN")]
 ENDLESS = [None, math.inf, 1e12, 1e300, 2**63, Decimal("Infinity")]

@@ -134,11 +134,14 @@ def test_closing_one_of_them_ends_the_wait(three: list[Ring], in_thread: Callabl
 
 def test_a_consumer_of_several_rings_gets_everything(three: list[Ring], start: Callable) -> None:
     producers = [
-        start("""
+        start(
+            """
 with attach(sys.argv[2], namespace=sys.argv[1]) as ring:
     for number in range(1000):
         ring.put(b"%d" % number)
-""", name)
+""",
+            name,
+        )
         for name in "abc"
     ]
     taken: dict[str | None, list[bytes]] = {ring.name: [] for ring in three}

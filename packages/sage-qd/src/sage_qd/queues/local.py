@@ -474,8 +474,21 @@ class LocalQueue(Queue[T]):
 
     @property
     def maxsize(self) -> int:
-        """Most messages the queue holds; 0 for no bound."""
+        """Most messages the queue holds; 0 for no bound. Setting it changes the bound for everybody."""
         return self._store.maxsize
+
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None:
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            store.maxsize = max(maxsize, 0)
+            store.not_full.notify_all()
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """Messages put and not worked off yet, under the name that ``queue.Queue`` has for it."""
+        return self._store.unfinished
 
     @property
     def name(self) -> str | None:

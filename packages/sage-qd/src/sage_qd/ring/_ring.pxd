@@ -58,8 +58,8 @@ cdef extern from "ring.h" nogil:
         uint32_t items
 
     ctypedef struct sq_stats:
-        uint64_t puts, gets, bytes_put, bytes_taken, depth, depth_bytes, high_water, dropped, spills, redeliveries, leased
-        uint64_t put_blocked_ns, put_blocked, get_blocked_ns, get_blocked
+        uint64_t puts, gets, bytes_put, bytes_taken, depth, depth_bytes, high_water, dropped, spills
+        uint64_t redeliveries, leased, put_blocked_ns, put_blocked, get_blocked_ns, get_blocked
         uint64_t put_recoveries, get_recoveries, put_waiters, get_waiters, oldest_age_ns, capacity_bytes, state
         uint32_t put_lock_owner, get_lock_owner
 
@@ -124,7 +124,7 @@ cdef class Ring:
     cdef object encoder           # object -> (tag, parts), or None: bytes-like objects only
     cdef object decoder           # (tag, buffer) -> object, or None
     cdef object plain_decoder     # buffer -> object for tag 1, or None
-    cdef list pending             # (tag, payload) taken out, but their decoder was interrupted; None when there are none
+    cdef list pending             # (tag, payload) taken out, but the decoder was interrupted; None when there are none
     cdef object segment           # where it lives: see segment.py
     cdef object spills            # the spill files beside it, or None: see spill.py
     cdef object __weakref__
@@ -136,7 +136,8 @@ cdef class Ring:
     cdef object failure(self, int status)
     # write side
     cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1
-    cdef int put_waiting(self, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags, uint64_t deadline_ns) except -1
+    cdef int put_waiting(
+        self, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags, uint64_t deadline_ns) except -1
     cdef int put_run(self, list items, list tags, Py_ssize_t *done) except -1
     # read side
     cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag)

@@ -20,7 +20,6 @@ from libc.string cimport memcpy
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close
 
-import math
 import os
 
 from sage_qd import errors
@@ -189,15 +188,15 @@ cdef class Ring:
     """
     One handle of a ring: bytes between threads and processes of this host, first in, first out.
 
-    Made by `create`, `attach` and `attach_or_create`. Safe in every thread that holds it and in forked children; other processes attach by
-    name, path or descriptor. Used as a context manager it closes itself.
+    Made by `create`, `attach` and `attach_or_create`. Safe in every thread that holds it and in forked children;
+    other processes attach by name, path or descriptor. Used as a context manager it closes itself.
 
-    Blocking operations take ``block`` and ``timeout`` as `queue.Queue` does: ``timeout`` in seconds, ``None`` for "as long
-    as it takes", zero or less for "try once". They return at most 50 ms after their timeout, notice signals within
-    50 ms, and let other threads run while they wait.
+    Blocking operations take ``block`` and ``timeout`` as `queue.Queue` does: ``timeout`` in seconds, ``None`` for "as
+    long as it takes", zero or less for "try once". They return at most 50 ms after their timeout, notice signals
+    within 50 ms, and let other threads run while they wait.
 
-    Every operation may raise `QueueClosedError` (this handle was closed) and `CorruptQueueError` (the shared bytes break a rule,
-    or the file shrank).
+    Every operation may raise `QueueClosedError` (this handle was closed) and `CorruptQueueError` (the shared bytes
+    break a rule, or the file shrank).
     """
 
     # -- Lifecycle ----------------------------------------------------------------------------------------------------
@@ -236,8 +235,9 @@ cdef class Ring:
         """
         Give this handle up. The ring lives on for others; of a named ring, the last one who leaves removes the file.
 
-        Leases and roles of this handle are given back. Calls of other threads that wait on it raise `QueueClosedError` within
-        50 ms. Views of leased records stay readable; the memory is unmapped once they are gone. Closing twice does nothing.
+        Leases and roles of this handle are given back. Calls of other threads that wait on it raise
+        `QueueClosedError` within 50 ms. Views of leased records stay readable; the memory is unmapped once they are
+        gone. Closing twice does nothing.
         """
         if not self.usable:
             return
@@ -316,14 +316,15 @@ cdef class Ring:
         if status == SQ_CORRUPT:
             return damage(fault)
         if status == SQ_CHECKSUM:
-            return errors.CorruptQueueError(field="payload checksum of one item; it was taken out, the others are untouched")
+            return errors.CorruptQueueError(field="checksum of one item; it was taken out, the others are untouched")
         if status == SQ_NO_SLOT:
             pids = [sq_party_pid(&self.ring, slot) for slot in range(SQ_PARTICIPANTS)]
             return errors.TooManyParticipantsError(limit=SQ_PARTICIPANTS, live_pids=sorted(set(filter(None, pids))))
         if status == SQ_ROLE_TAKEN:
             return errors.RoleClaimedError(role=(<bytes>fault.field).decode(), pid=fault.value)
         if status == SQ_INVALID:
-            return ValueError(f"not possible: {(<bytes>fault.field).decode()} is {fault.value:,} (limit {fault.wanted:,})")
+            field, _, value, wanted = described(fault)
+            return ValueError(f"not possible: {field} is {value:,} (limit {wanted:,})")
         assert status == SQ_SYSTEM, f"no exception for status {status}"
         return system_failure(fault)
 
@@ -334,12 +335,14 @@ cdef class Ring:
         Exact ``bytes`` objects never meet the codec: they travel as they are, with tag 0.
 
         Args:
-            encoder: ``encoder(object)`` returns ``bytes``, which get tag 1, or ``(tag, parts)``: a tag of 1 to 255 and a
-                sequence of C-contiguous buffers, which become one record without being joined first. ``None``: only
-                bytes-like objects can be put.
-            decoder: ``decoder(tag, payload) -> object``; called after the item left the ring. ``payload`` is ``bytes``, or a
-                ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as they are.
-            plain_decoder: ``plain_decoder(payload) -> object`` is called for tag 1 in place of ``decoder``, to save a call.
+            encoder: ``encoder(object)`` returns ``bytes``, which get tag 1, or ``(tag, parts)``: a tag of 1 to 255
+                and a sequence of C-contiguous buffers, which become one record without being joined first. ``None``:
+                only bytes-like objects can be put.
+            decoder: ``decoder(tag, payload) -> object``; called after the item left the ring. ``payload`` is
+                ``bytes``, or a ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as
+                they are.
+            plain_decoder: ``plain_decoder(payload) -> object`` is called for tag 1 in place of ``decoder``, to save
+                a call.
         """
         self.encoder = encoder
         self.decoder = decoder
@@ -674,7 +677,9 @@ cdef class Ring:
         if tag == 0 or self.decoder is None:
             return payload
         try:
-            return self.plain_decoder(payload) if tag == 1 and self.plain_decoder is not None else self.decoder(tag, payload)
+            if tag == 1 and self.plain_decoder is not None:
+                return self.plain_decoder(payload)
+            return self.decoder(tag, payload)
         except Exception as error:
             raise errors.PayloadError(tag=tag, payload=bytes(payload)) from error
         except BaseException:
@@ -754,7 +759,7 @@ cdef class Ring:
         return memory
 
     cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept:
-        """Wait after SQ_EMPTY or SQ_BUSY on a ring with a single role; SQ_AGAIN: try again. The caller counts as inside."""
+        """Wait after SQ_EMPTY or SQ_BUSY where a role replaces the lock; SQ_AGAIN: try again. The caller is inside."""
         # With the GIL, which is what keeps other threads away from a side that has a role in place of its lock.
         if status == SQ_EMPTY and sq_reap(&self.ring, False):
             return SQ_AGAIN
@@ -935,7 +940,8 @@ cdef class Ring:
         """
         Append to `items` what can be had without waiting; their tags (for all of `items`), or None when all are 0.
 
-        All of it happens under the lock with the GIL held, hence the size of a turn; what it allocates cannot run Python code.
+        All of it happens under the lock with the GIL held, hence the size of a turn; what it allocates cannot run
+        Python code.
         """
         cdef sq_reader reader
         cdef sq_record record
@@ -1364,10 +1370,10 @@ cdef class Lease:
     """
     One item on trial: see `Ring.lease`. As a context manager it is acked at the end, or given back on an exception.
 
-    Supports the buffer protocol: ``memoryview(lease)`` is the payload in the ring itself, read-only and without a copy. The
-    memory is good until the lease is settled; after that others may overwrite it, and a view shows what they wrote.
-    A lease that is dropped unsettled is given back: at once, or, when that would have to wait for a stopped process,
-    together with the handle.
+    Supports the buffer protocol: ``memoryview(lease)`` is the payload in the ring itself, read-only and without a
+    copy. The memory is good until the lease is settled; after that others may overwrite it, and a view shows what
+    they wrote. A lease that is dropped unsettled is given back: at once, or, when that would have to wait for a
+    stopped process, together with the handle.
     """
 
     def __init__(self):
@@ -1427,7 +1433,10 @@ cdef class Lease:
             owner.check()
             owner.calls += 1
             if owner.alone:
-                status = sq_ack(&owner.ring, False, &self.record) if accept else sq_nack(&owner.ring, False, &self.record)
+                if accept:
+                    status = sq_ack(&owner.ring, False, &self.record)
+                else:
+                    status = sq_nack(&owner.ring, False, &self.record)
                 if status == SQ_BUSY:
                     status = owner.await_lock()
             else:

@@ -253,6 +253,7 @@ static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
     return false;
 }
 
+#define SQ_YIELDING_NS 50000ull
 #define SQ_SHORT_WAIT_NS 200000ull /* a sleep and a wake-up on each side, with a neighbour on the core */
 
 /* Waits until an operation that needs `units` is worth trying again. SQ_OK: try. SQ_AGAIN: a slice ended or a signal came.
@@ -267,6 +268,7 @@ static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint
     for (uint32_t turn = 0, turns = sq_load32(budget); turn < turns && status == SQ_AGAIN; turn++) {
         sched_yield(); /* the partner may want this core */
         if (sq_worth_trying(ring, which, units)) status = SQ_OK;
+        else if (sq_now_ns() - start > SQ_YIELDING_NS) break; /* others want it: each turn may cost their whole slice */
     }
     if (status == SQ_AGAIN) {
         uint32_t key = sq_event_announce(event, true);

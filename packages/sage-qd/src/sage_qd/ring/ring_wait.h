@@ -57,6 +57,10 @@ static inline uint32_t sq_event_announce(sq_event *event, bool first) {
 }
 static inline long sq_event_sleep(sq_event *event, uint32_t key, uint64_t deadline_ns) {
     long result = sq_futex_wait(&event->sequence, key, deadline_ns);
+    /* Not woken: take our mark back, so that `sleepers` does not grow with every slice. A waker that is just between its two
+     * steps has taken it already; then this may take somebody else's, who looks again after a slice. */
+    uint32_t marked = sq_load32(&event->sleepers);
+    if (result != 0 && sq_load32(&event->sequence) == key && marked) sq_compare_exchange32(&event->sleepers, &marked, marked - 1);
     SQ_POINT(sleep_over);
     return result;
 }

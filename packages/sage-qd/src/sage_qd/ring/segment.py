@@ -3,8 +3,8 @@ Where rings live: create, attach, list and remove segments.
 
 A named segment is the file ``/dev/shm/sage-qd-<uid>/<namespace>/<name>``; folders are 0700, files 0600. A file gets its
 name when it is complete, so nobody attaches to a half-made one and a killed creator leaves nothing. Whoever is attached
-holds a shared ``flock``, which the kernel drops with the process; who can turn it into an exclusive one is the last, and
-removes the file. Whoever attaches looks again, with the lock, whether the file still has its name.
+holds a shared ``flock``, which the kernel drops with the process; who can turn it into an exclusive one is the last,
+and removes the file. Whoever attaches looks again, with the lock, whether the file still has its name.
 """
 
 from __future__ import annotations
@@ -153,16 +153,19 @@ def create(
     Make a new ring; exactly one of ``name``, ``path`` and ``anonymous`` says where.
 
     Args:
-        name: In the folder of this user and ``namespace``; removed when the last handle of any process is closed or gone.
+        name: In the folder of this user and ``namespace``; removed when the last handle of any process is closed or
+            gone.
         namespace: Folder of the name; the same rules.
         path: A file of its own, that outlives all processes until it is removed.
         anonymous: No name at all; it travels by inheritance (fork) or as a file descriptor. Cannot grow or spill.
         capacity_bytes: Size of the data region, 1 to 16 GiB; rounded up to a power of two, at least 4 096.
         max_items: Exact bound in items; 0 or less means bounded by bytes alone.
-        single_producer: Only one handle at a time may put, which makes it cheaper; a second one gets `RoleClaimedError`.
+        single_producer: Only one handle at a time may put, which makes it cheaper; a second one gets
+            `RoleClaimedError`.
         single_consumer: The same for get.
         checksum: Give each payload a CRC-32C, verified by get.
-        spill_threshold: Payloads above this many bytes go to a file beside the ring; None for a quarter of the capacity.
+        spill_threshold: Payloads above this many bytes go to a file beside the ring; None for a quarter of the
+            capacity.
         codec: A number for the layer above, kept in the header.
         start: Where positions and item counters start; for tests of their wrap.
 
@@ -200,8 +203,8 @@ def attach(
     fd: int | None = None,
 ) -> Ring:
     """
-    Open a ring that exists: by name, by path, or through a descriptor (which stays yours): of an anonymous one, or of one
-    whose name may be gone by now.
+    Open a ring that exists: by name, by path, or through a descriptor (which stays yours): of an anonymous one, or
+    of one whose name may be gone by now.
 
     Raises:
         QueueNotFoundError: There is none.
@@ -227,9 +230,7 @@ def attach(
             if os.fstat(descriptor).st_nlink == 0:
                 os.close(descriptor)
                 continue  # it left and took the file along: whoever has the name now is the one to open
-            return _adopted(
-                descriptor, where, name=name, namespace=namespace if name is not None else None
-            )
+            return _adopted(descriptor, where, name=name, namespace=namespace if name is not None else None)
         except BaseException:
             os.close(descriptor)
             raise
@@ -285,7 +286,8 @@ def wait(rings: Sequence[Ring], timeout: float | None = None) -> list[Ring]:
     """
     Wait until a get on at least one of the rings has an answer (an item, or `ShutDown`), and return those.
 
-    One system call watches all of them; needs Linux 5.16. Somebody else may be faster, so follow it with ``get_nowait``.
+    One system call watches all of them; needs Linux 5.16. Somebody else may be faster, so follow it with
+    ``get_nowait``.
 
     Args:
         rings: 1 to 128 open rings.
@@ -298,8 +300,8 @@ def is_last(descriptor: int) -> bool:
     """
     Turn our shared lock into an exclusive one, if nobody else is attached; we end without a lock otherwise.
 
-    Failing does not prove that somebody is: who lists segments has each of them locked for a moment. Whoever gives up here
-    holds nothing any more, so of several who leave at once the last one to ask succeeds.
+    Failing does not prove that somebody is: who lists segments has each of them locked for a moment. Whoever gives
+    up here holds nothing any more, so of several who leave at once the last one to ask succeeds.
     """
     for _ in range(20):
         if locked(descriptor, fcntl.LOCK_EX):
@@ -418,9 +420,7 @@ def checked_settings(
     if spill_threshold is not None:
         checked_number("spill_threshold", spill_threshold, 1, CAPACITY_MAX)
     rounded = max(4096, os.sysconf("SC_PAGESIZE"), 1 << (capacity_bytes - 1).bit_length())
-    return Settings(
-        rounded, max(max_items, 0), bool(single_producer), bool(single_consumer), bool(checksum), codec
-    )
+    return Settings(rounded, max(max_items, 0), bool(single_producer), bool(single_consumer), bool(checksum), codec)
 
 
 # -- Folders and files ------------------------------------------------------------------------------------------------
@@ -614,7 +614,5 @@ def _close_all() -> None:
         ring.close()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_close_all)

@@ -1,10 +1,12 @@
 """
 Spill files: where payloads go that would take too much of the ring.
 
-A spill file lies beside its segment, named ``<segment>~<16 hexadecimal digits>``; the record in the ring holds 16 bytes:
+A spill file lies beside its segment, named ``<segment>~<16 hexadecimal digits>``; the record in the ring holds 16
+bytes:
 that number and the payload's length. The file is written and linked into place before the record is put, and removed
 after the record was taken, so what a killed process leaves is a file that no record refers to. The writer holds a
-shared ``flock`` on it until the record is in the ring; `remove_orphans` takes an unlocked file without a record for what it is.
+shared ``flock`` on it until the record is in the ring; `remove_orphans` takes an unlocked file without a record for
+what it is.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class SpillFiles:
         try:
             descriptor = os.open(self.path(number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            raise CorruptQueueError(field="spill file", value=f"{number:016x}", wanted="a file beside the ring") from error
+            found = f"{number:016x}"
+            raise CorruptQueueError(field="spill file", value=found, wanted="a file beside the ring") from error
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size < length:
                 found = os.fstat(descriptor).st_size

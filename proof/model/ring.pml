@@ -1,0 +1,270 @@
+/* The ring's two-lock protocol: one commit word on each side, robust locks, event counts. Checked with Spin.
+ *
+ * One statement of this model is one access to shared memory. A process may be killed before any of them (`unless`);
+ * then the kernel marks the locks it held. Whoever takes a marked lock repairs the counter that may lag, nothing else.
+ *
+ * Checked: every item is published and taken once, in the same order, whole (two halves with equal numbers); counters
+ * agree with positions whenever a lock is free; nobody is stuck for ever (no invalid end state).
+ *
+ * Configuration (-D): PRODUCERS, CONSUMERS, ITEMS of each producer, CAPACITY, CRASHES; SLICES: sleepers may wake without
+ * being woken (as they do after 50 ms). Without SLICES and crashes, every wake-up must come from the event counts.
+ * Planted errors: PLANT_COMMIT_FIRST, PLANT_RELEASE_FIRST, PLANT_LOCK_NOT_ROBUST, PLANT_REPAIR_FORGOTTEN,
+ * PLANT_REPAIR_BY_ADDING, PLANT_WAKE_FIRST, PLANT_NO_SECOND_LOOK, PLANT_MARKS_FORGOTTEN.
+ */
+#ifndef PRODUCERS
+#define PRODUCERS 2
+#endif
+#ifndef CONSUMERS
+#define CONSUMERS 2
+#endif
+#ifndef ITEMS
+#define ITEMS 2
+#endif
+#ifndef CAPACITY
+#define CAPACITY 2
+#endif
+#ifndef CRASHES
+#define CRASHES 0
+#endif
+
+#define PARTIES (PRODUCERS + CONSUMERS)
+#define ALL_ITEMS (PRODUCERS * ITEMS)
+#define DIED 99
+
+byte put_lock, get_lock;            /* 0 free, party + 1, or DIED */
+byte tail, head;                    /* the commit words */
+byte put_count, get_count;          /* follow the commit words; may lag after a kill */
+byte first_half[CAPACITY], second_half[CAPACITY];
+byte not_empty_marks, not_empty_turn, not_full_marks, not_full_turn;
+bool asleep_empty[PARTIES], asleep_full[PARTIES]; /* in the kernel's queue of that futex word */
+
+/* What only the checker knows. */
+byte order[ALL_ITEMS + 1];  /* items in the order of publication */
+bool taken[ALL_ITEMS + 1];
+bool killed[PARTIES], gone[PARTIES];
+byte kills, producers_left = PRODUCERS;
+
+inline take_lock(lock, count, position) {
+    atomic {
+        (lock == 0 || lock == DIED);
+        inherited = (lock == DIED);
+        lock = me + 1
+    };
+#ifndef PLANT_REPAIR_FORGOTTEN
+    if
+#ifdef PLANT_REPAIR_BY_ADDING
+    :: inherited -> count = count + 1
+#else
+    :: inherited -> count = position
+#endif
+    :: else
+    fi;
+#endif
+    assert(count == position)
+}
+
+/* Clears the marks, moves the turn, wakes one; gives the marks of those who sleep on back. */
+inline wake_one(marks, turn, asleep) {
+    if
+    :: marks > 0 ->
+        atomic { found = marks; marks = 0 };
+        if
+        :: found > 0 ->
+            turn++;
+            atomic {
+                woken = 0;
+                for (other : 0 .. PARTIES - 1) {
+                    if
+                    :: asleep[other] && woken == 0 -> asleep[other] = false; woken = 1
+                    :: else
+                    fi
+                };
+                other = 0
+            };
+#ifndef PLANT_MARKS_FORGOTTEN
+            if
+            :: woken == 1 && found > 1 -> marks = marks + found - 1
+            :: else
+            fi;
+#endif
+            found = 0;
+            woken = 0
+        :: else
+        fi
+    :: else
+    fi
+}
+
+/* `ready` is what the sleeper waits for. */
+inline sleep_until_woken(marks, turn, asleep, ready) {
+    key = turn;
+    marks++;
+    if
+#ifndef PLANT_NO_SECOND_LOOK
+    :: ready
+#endif
+    :: else ->
+        atomic {
+            if
+            :: turn == key -> asleep[me] = true
+            :: else
+            fi
+        };
+#ifdef SLICES
+        atomic { true -> asleep[me] = false }
+#else
+        !asleep[me]
+#endif
+    fi;
+    key = 0
+}
+
+#define ROOM (tail - head < CAPACITY)
+#define CONTENT (tail != head)
+#define NO_MORE (producers_left == 0 && tail == head)
+
+inline put_one(item) {
+    /* Whole turns, until the item is in. */
+    do
+    :: take_lock(put_lock, put_count, tail);
+       if
+       :: tail - head >= CAPACITY ->
+           put_lock = 0;
+           sleep_until_woken(not_full_marks, not_full_turn, asleep_full, ROOM)
+       :: else ->
+#ifdef PLANT_COMMIT_FIRST
+           atomic { order[tail] = item; tail++ };
+           first_half[(tail - 1) % CAPACITY] = item;
+           second_half[(tail - 1) % CAPACITY] = item;
+#else
+           first_half[tail % CAPACITY] = item;
+           second_half[tail % CAPACITY] = item;
+#ifdef PLANT_WAKE_FIRST
+           wake_one(not_empty_marks, not_empty_turn, asleep_empty);
+#endif
+           atomic { order[tail] = item; tail++ };
+#endif
+           put_count = put_count + 1;
+           put_lock = 0;
+#ifndef PLANT_WAKE_FIRST
+           wake_one(not_empty_marks, not_empty_turn, asleep_empty);
+#endif
+           break
+       fi
+    od
+}
+
+inline finish_taking() {
+    atomic {
+        assert(copy_first == copy_second);      /* not torn */
+        assert(copy_first == order[head]);      /* in order */
+        assert(copy_first > 0 && !taken[copy_first]); /* once */
+        taken[copy_first] = true;
+        head++
+    }
+}
+
+/* Dies: the kernel marks what it held, wakes nobody who sleeps on an event. */
+inline die() {
+    atomic {
+#ifndef PLANT_LOCK_NOT_ROBUST
+        if :: put_lock == me + 1 -> put_lock = DIED :: else fi;
+        if :: get_lock == me + 1 -> get_lock = DIED :: else fi;
+#endif
+        asleep_empty[me] = false;
+        asleep_full[me] = false;
+        gone[me] = true
+    }
+}
+
+/* The last producer to end lets the consumers know, as shutdown does. */
+inline end_producing() {
+    atomic {
+        producers_left--;
+        if
+        :: producers_left == 0 ->
+            not_empty_turn++;
+            not_empty_marks = 0;
+            for (other : 0 .. PARTIES - 1) { asleep_empty[other] = false };
+            other = 0
+        :: else
+        fi
+    }
+}
+
+proctype producer(byte me) {
+    byte number, found, woken, other, key;
+    bool inherited;
+    {
+        do
+        :: number < ITEMS -> put_one(me * ITEMS + number + 1); number++
+        :: else -> break
+        od
+    } unless { killed[me] -> die() };
+    end_producing()
+}
+
+proctype consumer(byte me) {
+    byte copy_first, copy_second, found, woken, other, key;
+    bool inherited;
+    {
+        do
+        :: take_lock(get_lock, get_count, head);
+           if
+           :: tail == head ->
+               get_lock = 0;
+               if
+               :: NO_MORE -> break
+               :: else -> sleep_until_woken(not_empty_marks, not_empty_turn, asleep_empty, (CONTENT || NO_MORE))
+               fi
+           :: else ->
+#ifdef PLANT_RELEASE_FIRST
+               atomic { copy_first = order[head]; taken[copy_first] = true; head++ };
+               atomic { assert(first_half[(head - 1) % CAPACITY] == copy_first); copy_first = 0 };
+#else
+               copy_first = first_half[head % CAPACITY];
+               copy_second = second_half[head % CAPACITY];
+               finish_taking();
+#endif
+               get_count = get_count + 1;
+               get_lock = 0;
+               atomic { copy_first = 0; copy_second = 0 };
+               wake_one(not_full_marks, not_full_turn, asleep_full)
+           fi
+        od
+    } unless { killed[me] -> die() }
+}
+
+/* Kills whom and when it likes. Consumers: all but one, or the ring would stay full for ever. */
+proctype killer() {
+    byte victim;
+    do
+    :: kills < CRASHES ->
+        atomic {
+            select(victim : 0 .. PARTIES - 2);
+            if :: !gone[victim] && !killed[victim] -> killed[victim] = true :: else fi;
+            kills++;
+            victim = 0
+        }
+    :: break
+    od
+}
+
+init {
+    byte party;
+    atomic {
+        for (party : 0 .. PARTIES - 1) {
+            if
+            :: party < PRODUCERS -> run producer(party)
+            :: else -> run consumer(party)
+            fi
+        };
+#if CRASHES > 0
+        run killer()
+#endif
+    };
+    /* All have ended, one way or another: everything published was taken. */
+    atomic {
+        (_nr_pr == 1) -> assert(head == tail)
+    }
+}
