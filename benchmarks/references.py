@@ -13,7 +13,6 @@ from channels import FORK, Channel, End, Shape
 sys.path.insert(0, str(Path(__file__).with_name("floor")))
 import floor_build
 
-
 FLOOR_FLAGS: tuple[str, ...] = floor_build.FLAGS
 
 

@@ -1,217 +1,258 @@
-/* Sleeping and waking, in processes of their own: how late is a sleeper woken while wakers and sleepers are killed
- * (cycles), and how late does a timed call return (timeouts).
+/* Sleeping and waking, measured: how long a sleeper can be forgotten, and how exact timeouts are.
  *
- *   waiting cycles SECONDS WANTED SEED     waiting timeouts COUNT BUSY SEED
+ *   waiting cycles COUNT SECONDS SEED   two sides hand a turn to and fro by event counts; some are killed on the way
+ *   waiting timeouts CALLS LOAD SEED    timed calls on an empty and on a full ring, LOAD busy processes beside them
+ *   waiting clock CALLS SEED            the same, few, under a wall clock that jumps (clock_shim.c)
  *
- * The last line is one JSON object.
+ * Each ends with a JSON line. Built with -DSQ_FAULT_POINTS, for kills at the worst places.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#include <sys/mman.h>
+#endif
+#include "ring.h"
+
+#include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-#include "ring.h"
-
-typedef struct {
-    _Atomic uint64_t sleeps, over_60ms, worst_ns, handed, taken, ready_ns, early;
-    _Atomic uint64_t late_us[1000]; /* of timed calls, by 100 us */
-} shared_log;
-
-static shared_log *shared;
-static uint64_t noise;
-
-void sq_point(int id) {
-    if (id == SQ_POINT_sleep_over) shared->sleeps++;
+__attribute__((noreturn, format(printf, 1, 2))) static void give_up(const char *form, ...) {
+    va_list more;
+    va_start(more, form);
+    vprintf(form, more);
+    va_end(more);
+    printf("\n");
+    fflush(stdout);
+    _exit(2);
 }
 
-static uint32_t roll(uint32_t below) {
-    noise ^= noise << 13, noise ^= noise >> 7, noise ^= noise << 17;
-    return (uint32_t)(noise % below);
+static uint64_t own_random;
+static uint64_t random_next(void) {
+    own_random ^= own_random << 13;
+    own_random ^= own_random >> 7;
+    return own_random ^= own_random << 17;
 }
 
-static sq_ring *join(int fd) {
-    sq_ring *ring = malloc(sizeof *ring);
-    int status = sq_attach(ring, dup(fd));
-    if (status) fprintf(stderr, "attach: %d\n", status), _exit(3);
-    return ring;
+static void *shared_memory(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) give_up("no memory");
+    return memory;
 }
-
-static int make(uint64_t max_items) {
-    int fd = memfd_create("waiting", MFD_CLOEXEC);
-    sq_settings settings = {.capacity_bytes = 4096, .max_items = max_items};
-    sq_fault fault;
-    if (sq_format(fd, &settings, &fault)) abort();
-    return fd;
-}
-
-static void pause_ns(uint64_t ns) {
-    uint64_t end = sq_now_ns() + ns;
-    while (sq_now_ns() < end) sq_pause();
-}
-
-static void note_lateness(uint64_t since) {
-    uint64_t born = shared->ready_ns, now = sq_now_ns(), from = since > born ? since : born;
-    uint64_t late = now > from ? now - from : 0, worst = shared->worst_ns;
-    if (late > 60000000) shared->over_60ms++;
-    while (late > worst && !atomic_compare_exchange_weak(&shared->worst_ns, &worst, late)) continue;
-}
-
-/* Items: the consumer sleeps, the producer hands over one item at a time. */
-static void item_sleeper(int fd) {
-    sq_ring *ring = join(fd);
-    uint64_t stamp;
-    sq_record record;
-    shared->ready_ns = sq_now_ns();
-    for (;;) {
-        sq_store32(&ring->yields[SQ_CONSUMERS], 0);
-        int status = sq_get_wait(ring, &stamp, sizeof stamp, &record, SQ_FOREVER);
-        if (status == SQ_AGAIN) continue;
-        if (status) _exit(4);
-        note_lateness(stamp);
-        shared->taken++;
-    }
-}
-static void item_waker(int fd) {
-    sq_ring *ring = join(fd);
-    for (;;) {
-        uint64_t patience = sq_now_ns() + 2000000; /* the sleeper may have been killed with the last one */
-        while (sq_depth(ring) && sq_now_ns() < patience) sq_pause();
-        pause_ns(roll(25000));
-        uint64_t stamp = sq_now_ns();
-        int status = sq_put_wait(ring, &stamp, sizeof stamp, 0, SQ_FOREVER);
-        if (status && status != SQ_AGAIN) _exit(5);
-    }
-}
-
-/* Room: the producer sleeps before a full ring of one item, the consumer makes room now and then. */
-static void room_sleeper(int fd) {
-    sq_ring *ring = join(fd);
-    uint64_t nothing = 0;
-    shared->ready_ns = sq_now_ns();
-    for (;;) {
-        sq_store32(&ring->yields[SQ_PRODUCERS], 0);
-        int status = sq_put_wait(ring, &nothing, sizeof nothing, 0, SQ_FOREVER);
-        if (status == SQ_AGAIN) continue;
-        if (status) _exit(6);
-        note_lateness(shared->handed);
-    }
-}
-static void room_waker(int fd) {
-    sq_ring *ring = join(fd);
-    uint64_t stamp;
-    sq_record record;
-    for (;;) {
-        uint64_t patience = sq_now_ns() + 2000000;
-        while (!sq_depth(ring) && sq_now_ns() < patience) sq_pause();
-        pause_ns(roll(25000));
-        shared->handed = sq_now_ns();
-        int status = sq_get_wait(ring, &stamp, sizeof stamp, &record, SQ_FOREVER);
-        if (status && status != SQ_AGAIN) _exit(7);
-        shared->taken++;
-    }
-}
-
-static pid_t start(void (*role)(int), int fd) {
+static pid_t start(void (*body)(uint32_t index), uint32_t index) {
+    pid_t parent = getpid();
+    fflush(stdout);
     pid_t pid = fork();
+    if (pid < 0) give_up("fork: %s", strerror(errno));
     if (pid) return pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    noise ^= (uint64_t)getpid() << 20;
-    role(fd);
-    _exit(8);
+    if (getppid() != parent) _exit(0);
+    body(index);
+    _exit(0);
+}
+static int by_value(const void *left, const void *right) {
+    int64_t one = *(const int64_t *)left, other = *(const int64_t *)right;
+    return one < other ? -1 : one > other;
 }
 
-static int cycles(double seconds, uint64_t wanted) {
-    void (*roles[2][2])(int) = {{item_sleeper, item_waker}, {room_sleeper, room_waker}};
-    uint64_t killed = 0, died = 0, total = 0;
-    for (int kind = 0; kind < 2; kind++) {
-        int fd = make(1);
-        pid_t pids[2] = {start(roles[kind][0], fd), start(roles[kind][1], fd)};
-        uint64_t end = sq_now_ns() + (uint64_t)(seconds * 5e8);
-        while (sq_now_ns() < end && shared->sleeps < wanted * (uint64_t)(kind + 1) / 2) {
-            usleep(1000 + roll(8000));
-            int victim = (int)roll(2);
-            int status;
-            if (waitpid(pids[victim], &status, WNOHANG) == pids[victim]) {
-                fprintf(stderr, "a process ended by itself: %d\n", status), died++;
-            } else {
-                kill(pids[victim], SIGKILL);
-                waitpid(pids[victim], NULL, 0);
-                killed++;
-            }
-            pids[victim] = start(roles[kind][victim], fd);
+/* -- Cycles ------------------------------------------------------------------------------------------------------------ */
+
+#define DEATH_ODDS 8000u      /* at each place where a process may be killed by itself */
+#define KILL_EVERY_NS 250000000ull /* at any other place; seldom, for a kill also ends the sleep of one who was forgotten */
+
+typedef struct {
+    sq_event events[2];
+    _Atomic uint64_t turn; /* whose it is: its lowest bit */
+    _Atomic uint64_t given_ns;
+    _Atomic uint64_t sleeps, longest_ns, over_ms[64];
+    _Atomic uint64_t wanted;
+    _Atomic uint32_t incarnation, armed;
+} cycle_board;
+static cycle_board *cycles;
+static bool mortal; /* in the two sides */
+
+static void maybe_die(void) {
+    if (mortal && cycles->armed && random_next() % DEATH_ODDS == 0) kill(getpid(), SIGKILL);
+}
+#ifdef SQ_FAULT_POINTS
+void sq_point(int id) {
+    (void)id;
+    maybe_die();
+}
+#endif
+
+/* Only a sleeper that was already asleep when the turn was given measures how long it was left asleep. */
+static void note_sleep(uint64_t asleep_ns) {
+    uint64_t given = cycles->given_ns, now = sq_now_ns(), longest = cycles->longest_ns;
+    cycles->sleeps++;
+    if (asleep_ns >= given) return;
+    uint64_t over = now - given, milliseconds = over / 1000000;
+    cycles->over_ms[milliseconds < 63 ? milliseconds : 63]++;
+    while (over > longest && !atomic_compare_exchange_weak(&cycles->longest_ns, &longest, over)) continue;
+}
+static void take_turns(uint32_t side) {
+    own_random = 0x9e3779b97f4a7c15ull * ++cycles->incarnation;
+    mortal = true;
+    while (cycles->turn < cycles->wanted) {
+        uint64_t asleep = 0;
+        while ((cycles->turn & 1) != side) {
+            uint32_t key = sq_event_announce(&cycles->events[side], true);
+            if ((cycles->turn & 1) == side) break;
+            asleep = sq_now_ns();
+            sq_event_sleep(&cycles->events[side], key, asleep + SQ_SLICE_NS);
         }
-        for (int at = 0; at < 2; at++) kill(pids[at], SIGKILL), waitpid(pids[at], NULL, 0);
-        total += shared->taken;
-        shared->taken = 0;
-        close(fd);
+        if (asleep) note_sleep(asleep);
+        cycles->given_ns = sq_now_ns();
+        cycles->turn++; /* published */
+        maybe_die();
+        sq_full_fence();
+        sq_event_wake(&cycles->events[1 - side], 1);
     }
-    printf("{\"sleeps\": %llu, \"handed\": %llu, \"killed\": %llu, \"died\": %llu, \"worst_ms\": %.1f, \"over_60ms\": %llu}\n",
-           (unsigned long long)shared->sleeps, (unsigned long long)total, (unsigned long long)killed,
-           (unsigned long long)died, (double)shared->worst_ns / 1e6, (unsigned long long)shared->over_60ms);
+}
+static int run_cycles(uint64_t count, uint64_t seconds, uint64_t seed) {
+    cycles = shared_memory(sizeof *cycles);
+    cycles->wanted = count;
+    cycles->incarnation = (uint32_t)seed;
+    cycles->armed = 1;
+    uint64_t started = sq_now_ns(), end = started + seconds * 1000000000ull, kills = 0, last_kill = started;
+    own_random = seed + 1;
+    pid_t sides[2] = {start(take_turns, 0), start(take_turns, 1)};
+    bool finished = false;
+    while (!finished && sq_now_ns() < end) {
+        usleep(500);
+        if (sq_now_ns() - last_kill > KILL_EVERY_NS) {
+            kill(sides[random_next() % 2], SIGKILL);
+            last_kill = sq_now_ns();
+        }
+        finished = cycles->turn >= count;
+        for (int side = 0; side < 2 && !finished; side++) {
+            int how;
+            if (waitpid(sides[side], &how, WNOHANG) != sides[side]) continue;
+            if (WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL) kills++, sides[side] = start(take_turns, (uint32_t)side);
+            else if (cycles->turn < count) give_up("a side ended with wait status %x", how);
+        }
+    }
+    for (int side = 0; side < 2; side++) {
+        kill(sides[side], SIGKILL);
+        waitpid(sides[side], NULL, 0);
+    }
+    for (int at = 0; at < 64; at++)
+        if (cycles->over_ms[at] && at) printf("    %2d ms late: %llu\n", at, (unsigned long long)cycles->over_ms[at]);
+    printf("{\"turns\": %llu, \"sleeps\": %llu, \"kills\": %llu, \"longest_ms\": %.2f, \"seconds\": %.1f}\n",
+           (unsigned long long)cycles->turn, (unsigned long long)cycles->sleeps, (unsigned long long)kills,
+           (double)cycles->longest_ns / 1e6, (double)(sq_now_ns() - started) / 1e9);
     return 0;
 }
 
-/* Timed calls on an empty, and on a full ring. */
-static void timed(int fd, uint64_t count) {
-    sq_ring *ring = join(fd);
-    uint64_t word = 0;
+/* -- Timeouts ---------------------------------------------------------------------------------------------------------- */
+
+#define CALLERS 4u
+typedef struct {
+    _Atomic uint32_t early, wrong, calls;
+    uint32_t wanted;
+    uint64_t seed;
+    int empty, full;
+    int64_t late_ns[]; /* of each call */
+} timeout_board;
+static timeout_board *timeouts;
+
+static sq_ring *join(int fd) {
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    sq_ring *ring = calloc(1, sizeof *ring);
+    if (!ring || sq_attach(ring, open(path, O_RDWR | O_CLOEXEC)) != SQ_OK) give_up("cannot attach");
+    return ring;
+}
+static int make(void) {
+    sq_settings settings = {.capacity_bytes = 4096};
+    sq_fault fault;
+    int fd = memfd_create("waiting", MFD_CLOEXEC);
+    if (fd < 0 || sq_format(fd, &settings, &fault) != SQ_OK) give_up("no ring");
+    return fd;
+}
+static void busy(uint32_t index) {
+    for (volatile uint64_t turns = index;; turns++) continue;
+}
+static void time_calls(uint32_t caller) {
+    sq_ring *empty = join(timeouts->empty), *full = join(timeouts->full);
+    uint8_t bytes[256] = {0};
     sq_record record;
-    bool full = roll(2);
-    if (full && sq_put(ring, &word, sizeof word, 0)) _exit(9);
-    for (uint64_t call = 0; call < count; call++) {
-        uint64_t deadline = sq_now_ns() + roll(6000000);
-        int status, wanted = full ? SQ_FULL : SQ_EMPTY;
-        do {
-            status = full ? sq_put_wait(ring, &word, sizeof word, 0, deadline)
-                          : sq_get_wait(ring, &word, sizeof word, &record, deadline);
-        } while (status == SQ_AGAIN);
-        if (status != wanted) _exit(10);
-        uint64_t now = sq_now_ns();
-        if (now < deadline) {
-            shared->early++;
-        } else {
-            uint64_t late = (now - deadline) / 100000;
-            shared->late_us[late < 1000 ? late : 999]++;
-            uint64_t worst = shared->worst_ns;
-            while (now - deadline > worst && !atomic_compare_exchange_weak(&shared->worst_ns, &worst, now - deadline)) continue;
-        }
-    }
-    _exit(0);
-}
-
-static int timeouts(uint64_t count, int busy) {
-    pid_t hogs[16], pids[8];
-    int failed = 0;
-    for (int at = 0; at < busy; at++) {
-        if (!(hogs[at] = fork())) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            for (;;) sq_pause();
-        }
-    }
-    for (int at = 0; at < 8; at++) {
-        int fd = make(1);
-        noise += 0x9E3779B97F4A7C15ull;
-        if (!(pids[at] = fork())) timed(fd, count / 8);
-    }
-    for (int at = 0; at < 8; at++) {
+    own_random = timeouts->seed * CALLERS + caller + 1;
+    for (;;) {
+        uint32_t call = timeouts->calls++;
+        if (call >= timeouts->wanted) return;
+        uint64_t deadline = sq_now_ns() + random_next() % 4000000;
+        if (random_next() % 200 == 0) deadline += 110000000; /* over several slices */
+        bool gets = random_next() % 2;
         int status;
-        waitpid(pids[at], &status, 0);
-        failed += status != 0;
+        do
+            status = gets ? sq_get_wait(empty, bytes, sizeof bytes, &record, deadline)
+                          : sq_put_wait(full, bytes, sizeof bytes, 0, deadline);
+        while (status == SQ_AGAIN);
+        uint64_t now = sq_now_ns();
+        if (status != (gets ? SQ_EMPTY : SQ_FULL)) timeouts->wrong++;
+        if (now < deadline) timeouts->early++;
+        timeouts->late_ns[call] = (int64_t)(now - deadline);
     }
-    for (int at = 0; at < busy; at++) kill(hogs[at], SIGKILL), waitpid(hogs[at], NULL, 0);
-    uint64_t total = 0, seen = 0, p99 = 0;
-    for (int at = 0; at < 1000; at++) total += shared->late_us[at];
-    for (int at = 0; at < 1000 && seen * 100 < total * 99; at++) seen += shared->late_us[at], p99 = (uint64_t)at + 1;
-    printf("{\"calls\": %llu, \"early\": %llu, \"failed\": %d, \"late_p99_ms\": %.1f, \"late_worst_ms\": %.1f}\n",
-           (unsigned long long)total, (unsigned long long)shared->early, failed, (double)p99 / 10,
-           (double)shared->worst_ns / 1e6);
-    return failed != 0;
+}
+static void measure_timeouts(uint32_t calls, uint32_t load, uint64_t seed) {
+    timeouts = shared_memory(sizeof *timeouts + calls * sizeof(int64_t));
+    timeouts->wanted = calls;
+    timeouts->seed = seed;
+    timeouts->empty = make();
+    timeouts->full = make();
+    sq_ring *filler = join(timeouts->full);
+    uint8_t bytes[256] = {0};
+    while (sq_put(filler, bytes, sizeof bytes, 0) == SQ_OK) continue;
+    pid_t callers[CALLERS], busy_ones[64];
+    if (load > 64) load = 64;
+    for (uint32_t at = 0; at < load; at++) busy_ones[at] = start(busy, at);
+    for (uint32_t at = 0; at < CALLERS; at++) callers[at] = start(time_calls, at);
+    for (uint32_t at = 0; at < CALLERS; at++) {
+        int how;
+        waitpid(callers[at], &how, 0);
+        if (!WIFEXITED(how) || WEXITSTATUS(how)) give_up("a caller ended with wait status %x", how);
+    }
+    for (uint32_t at = 0; at < load; at++) {
+        kill(busy_ones[at], SIGKILL);
+        waitpid(busy_ones[at], NULL, 0);
+    }
+    qsort(timeouts->late_ns, calls, sizeof(int64_t), by_value);
+}
+static int run_timeouts(uint32_t calls, uint32_t load, uint64_t seed) {
+    measure_timeouts(calls, load, seed);
+    printf("{\"calls\": %u, \"early\": %u, \"wrong\": %u, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n", calls,
+           timeouts->early, timeouts->wrong, (double)timeouts->late_ns[calls / 2] / 1e6,
+           (double)timeouts->late_ns[(uint64_t)calls * 99 / 100] / 1e6, (double)timeouts->late_ns[calls - 1] / 1e6);
+    return 0;
 }
 
-int main(int count, char **words) {
-    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (count != 5 || shared == MAP_FAILED) return fprintf(stderr, "see the top of waiting.c\n"), 2;
-    noise = strtoull(words[4], NULL, 10) * 2 + 88172645463325252ull;
-    if (strcmp(words[1], "cycles") == 0) return cycles(atof(words[2]), strtoull(words[3], NULL, 10));
-    return timeouts(strtoull(words[2], NULL, 10), atoi(words[3]));
+/* -- Jumps of the wall clock --------------------------------------------------------------------------------------------- */
+
+static uint64_t wall_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec;
+}
+static int run_clock(uint32_t calls, uint64_t seed) {
+    uint32_t jumps = 0;
+    uint64_t last = wall_seconds();
+    for (int look = 0; look < 200; look++) { /* the jumps must be seen here, or the row would prove nothing */
+        usleep(1000);
+        uint64_t now = wall_seconds();
+        jumps += now > last + 80000 || now + 80000 < last;
+        last = now;
+    }
+    measure_timeouts(calls, 0, seed);
+    printf("{\"calls\": %u, \"jumps\": %u, \"early\": %u, \"wrong\": %u, \"max_ms\": %.3f}\n", calls, jumps, timeouts->early,
+           timeouts->wrong, (double)timeouts->late_ns[calls - 1] / 1e6);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    uint64_t numbers[3] = {0};
+    for (int word = 2; word < argc && word < 5; word++) numbers[word - 2] = strtoull(argv[word], NULL, 0);
+    if (argc == 5 && strcmp(argv[1], "cycles") == 0) return run_cycles(numbers[0], numbers[1], numbers[2]);
+    if (argc == 5 && strcmp(argv[1], "timeouts") == 0)
+        return run_timeouts((uint32_t)numbers[0], (uint32_t)numbers[1], numbers[2]);
+    if (argc == 4 && strcmp(argv[1], "clock") == 0) return run_clock((uint32_t)numbers[0], numbers[1]);
+    give_up("usage: waiting cycles COUNT SECONDS SEED | timeouts CALLS LOAD SEED | clock CALLS SEED");
 }

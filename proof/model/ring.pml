@@ -30,13 +30,14 @@
 #define PARTIES (PRODUCERS + CONSUMERS)
 #define ALL_ITEMS (PRODUCERS * ITEMS)
 #define DIED 99
+#define MINE (1 << me)
 
 byte put_lock, get_lock;            /* 0 free, party + 1, or DIED */
 byte tail, head;                    /* the commit words */
 byte put_count, get_count;          /* follow the commit words; may lag after a kill */
 byte first_half[CAPACITY], second_half[CAPACITY];
 byte not_empty_marks, not_empty_turn, not_full_marks, not_full_turn;
-bool asleep_empty[PARTIES], asleep_full[PARTIES]; /* in the kernel's queue of that futex word */
+byte asleep_empty, asleep_full; /* one bit for each party in the kernel's queue of that futex word */
 
 /* What only the checker knows. */
 byte order[ALL_ITEMS + 1];  /* items in the order of publication */
@@ -72,14 +73,13 @@ inline wake_one(marks, turn, asleep) {
         :: found > 0 ->
             turn++;
             atomic {
-                woken = 0;
-                for (other : 0 .. PARTIES - 1) {
-                    if
-                    :: asleep[other] && woken == 0 -> asleep[other] = false; woken = 1
-                    :: else
-                    fi
-                };
-                other = 0
+                if /* any one of them */
+                :: asleep & 1 -> asleep = asleep & ~1; woken = 1
+                :: asleep & 2 -> asleep = asleep & ~2; woken = 1
+                :: asleep & 4 -> asleep = asleep & ~4; woken = 1
+                :: asleep & 8 -> asleep = asleep & ~8; woken = 1
+                :: asleep == 0 -> woken = 0
+                fi
             };
 #ifndef PLANT_MARKS_FORGOTTEN
             if
@@ -106,14 +106,14 @@ inline sleep_until_woken(marks, turn, asleep, ready) {
     :: else ->
         atomic {
             if
-            :: turn == key -> asleep[me] = true
+            :: turn == key -> asleep = asleep | MINE
             :: else
             fi
         };
 #ifdef SLICES
-        atomic { true -> asleep[me] = false }
+        atomic { true -> asleep = asleep & ~MINE }
 #else
-        !asleep[me]
+        !(asleep & MINE)
 #endif
     fi;
     key = 0
@@ -171,8 +171,8 @@ inline die() {
         if :: put_lock == me + 1 -> put_lock = DIED :: else fi;
         if :: get_lock == me + 1 -> get_lock = DIED :: else fi;
 #endif
-        asleep_empty[me] = false;
-        asleep_full[me] = false;
+        asleep_empty = asleep_empty & ~MINE;
+        asleep_full = asleep_full & ~MINE;
         gone[me] = true
     }
 }
@@ -185,15 +185,14 @@ inline end_producing() {
         :: producers_left == 0 ->
             not_empty_turn++;
             not_empty_marks = 0;
-            for (other : 0 .. PARTIES - 1) { asleep_empty[other] = false };
-            other = 0
+            asleep_empty = 0
         :: else
         fi
     }
 }
 
 proctype producer(byte me) {
-    byte number, found, woken, other, key;
+    byte number, found, woken, key;
     bool inherited;
     {
         do
@@ -205,7 +204,7 @@ proctype producer(byte me) {
 }
 
 proctype consumer(byte me) {
-    byte copy_first, copy_second, found, woken, other, key;
+    byte copy_first, copy_second, found, woken, key;
     bool inherited;
     {
         do

@@ -32,6 +32,16 @@ from sage_qd.queues.names import LONGEST_NAME, segment_name, text_of
 NAMESPACE = f"unit-{uuid.uuid4().hex}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def clean_namespace() -> Iterator[None]:
+    """Nothing may be left in the namespace, and the folder goes."""
+    yield
+    gc.collect()
+    for folder in rings.directory().glob(f"*{NAMESPACE}*"):
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+
+
 @pytest.fixture
 def opened() -> Iterator[Any]:
     """Open a queue with these settings; all are closed afterwards, and nothing may be left."""

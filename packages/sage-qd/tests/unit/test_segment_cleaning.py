@@ -83,32 +83,37 @@ hear()
         assert ring.get() == bytes(500_000)
 
 
-def test_listing_all_the_time_keeps_no_segment_from_going_with_its_last_user(namespace: str, start: Callable) -> None:
-    lister = start("""
+def test_listing_all_the_time_keeps_no_segment_from_going_with_its_last_user(
+    namespace: str, start: Callable, tmp_path: Path
+) -> None:
+    lister = start(
+        """
 say("ready")
-while not os.path.exists(os.path.join(directory(), sys.argv[1], "stop")):
+while not os.path.exists(sys.argv[2]):
     list_segments(sys.argv[1])
-""")
-    folder = Path(rings.directory(), namespace)
-    create("ring", namespace=namespace).close()
+""",
+        tmp_path / "stop",
+    )
     lister.hear()
 
     for _ in range(300):
         with create("ring", namespace=namespace, capacity_bytes=4096) as ring:
             path = Path(ring.path or "")
         assert not path.exists()
-    (folder / "stop").touch()
+    (tmp_path / "stop").touch()
 
     lister.finish()
-    (folder / "stop").unlink()
 
 
-def test_cleaning_all_the_time_takes_no_segment_from_its_users(namespace: str, start: Callable) -> None:
-    cleaner = start("""
+def test_cleaning_all_the_time_takes_no_segment_from_its_users(namespace: str, start: Callable, tmp_path: Path) -> None:
+    cleaner = start(
+        """
 say("ready")
-while not os.path.exists(os.path.join(directory(), sys.argv[1], "stop")):
+while not os.path.exists(sys.argv[2]):
     clean_segments(sys.argv[1])
-""")
+""",
+        tmp_path / "stop",
+    )
     cleaner.hear()
 
     for number in range(200):  # the cleaner may be the last user of one for a moment, so each has a name of its own
@@ -117,10 +122,9 @@ while not os.path.exists(os.path.join(directory(), sys.argv[1], "stop")):
             assert not ring.stats().unlinked
             with attach(f"ring{number}", namespace=namespace) as other:
                 assert other.get() == bytes(200)
-    (Path(rings.directory(), namespace) / "stop").touch()
+    (tmp_path / "stop").touch()
 
     cleaner.finish()
-    (Path(rings.directory(), namespace) / "stop").unlink()
 
 
 def test_files_and_folders_are_for_their_user_alone_whatever_the_umask(namespace: str, start: Callable) -> None:

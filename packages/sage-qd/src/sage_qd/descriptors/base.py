@@ -3,7 +3,7 @@
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import Any, ClassVar, Final, NoReturn, Self
 
@@ -14,36 +14,17 @@ from sage_qd.descriptors.document import VERSION, check_tag, members_of, setting
 from sage_qd.descriptors.parsing import canonical_json, parse_json
 from sage_qd.descriptors.registry import normalised, queue_kind
 from sage_qd.descriptors.settings import Setting
+from sage_qd.descriptors.verbs import QUEUE_VERBS, QueueVerbs
 from sage_qd.errors import DescriptorError, InvalidQueueNameError, NotShareableError, StaleDescriptorError
-from sage_qd.queues.base import Lease, Queue, QueueStats
+from sage_qd.queues.base import Queue
 
 __all__ = ["LONGEST_QUEUE_ID", "BaseQueueDescriptor", "resolve_descriptor"]
 
 LONGEST_QUEUE_ID: Final = 1024
 """Bytes of a queue id in UTF-8; a kind may allow less."""
 
-_QUEUE_VERBS: Final = (
-    "put",
-    "put_nowait",
-    "put_many",
-    "get",
-    "get_nowait",
-    "get_many",
-    "lease",
-    "receive",
-    "peek",
-    "clear",
-    "qsize",
-    "empty",
-    "full",
-    "stats",
-    "shutdown",
-    "task_done",
-    "join",
-)
 
-
-class BaseQueueDescriptor(ABC):
+class BaseQueueDescriptor(QueueVerbs, ABC):
     """
     A queue by name and settings, as a value: compared by content, hashable, unchangeable.
 
@@ -170,7 +151,7 @@ class BaseQueueDescriptor(ABC):
 
     def _bind(self, queue: Queue[Any]) -> None:
         """Let the descriptor's verbs be the queue's own methods, so that they cost nothing more."""
-        self._freeze(_queue=queue, **{verb: getattr(queue, verb) for verb in _QUEUE_VERBS if hasattr(queue, verb)})
+        self._freeze(_queue=queue, **{verb: getattr(queue, verb) for verb in QUEUE_VERBS if hasattr(queue, verb)})
 
     def is_initialized(self) -> bool:
         """Whether the queue is open here."""
@@ -185,7 +166,7 @@ class BaseQueueDescriptor(ABC):
     def clear_cache(self) -> None:
         """Forget the open queue without closing it; the next use opens another handle."""
         with self._opening:
-            for name in ("_queue", *_QUEUE_VERBS):
+            for name in ("_queue", *QUEUE_VERBS):
                 vars(self).pop(name, None)
             self._freeze(_queue=None)
 
@@ -425,76 +406,6 @@ class BaseQueueDescriptor(ABC):
         ]
         state = "open" if self.is_initialized() else "lazy"
         return f"<{type(self).__name__} {', '.join([repr(self.queue_id), *changed, state])}>"
-
-    # -- The queue's verbs, which open it; replaced by the queue's own methods from then on --------------------------
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Append one message; see :meth:`Queue.put`."""
-        self.open().put(item, block, timeout)
-
-    def put_nowait(self, item: Any) -> None:
-        """Append one message without waiting."""
-        self.open().put_nowait(item)
-
-    def put_many(self, items: Iterable[Any], timeout: float | None = None) -> int:
-        """Append many messages; see :meth:`Queue.put_many`."""
-        return self.open().put_many(items, timeout)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the oldest message; see :meth:`Queue.get`."""
-        return self.open().get(block, timeout)
-
-    def get_nowait(self) -> Any:
-        """Take the oldest message without waiting."""
-        return self.open().get_nowait()
-
-    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[Any]:
-        """Take what is there; see :meth:`Queue.get_many`."""
-        return self.open().get_many(max_items, max_bytes, timeout)
-
-    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
-        """Take the oldest message on trial; see :meth:`Queue.lease`."""
-        return self.open().lease(block, timeout)
-
-    def receive(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
-        """Take the oldest message on trial; see :meth:`Queue.lease`."""
-        return self.open().lease(block, timeout)
-
-    def peek(self) -> Any:
-        """Look at the oldest message; see :meth:`Queue.peek`."""
-        return self.open().peek()
-
-    def clear(self) -> int:
-        """Drop every message that nobody holds, and return how many."""
-        return self.open().clear()
-
-    def qsize(self) -> int:
-        """Messages that could be taken now."""
-        return self.open().qsize()
-
-    def empty(self) -> bool:
-        """Whether nothing can be taken now."""
-        return self.open().empty()
-
-    def full(self) -> bool:
-        """Whether a put would have to wait now."""
-        return self.open().full()
-
-    def stats(self) -> QueueStats:
-        """Counters since the queue was made."""
-        return self.open().stats()
-
-    def shutdown(self, immediate: bool = False) -> int:
-        """End the queue for everybody; see :meth:`Queue.shutdown`."""
-        return self.open().shutdown(immediate)
-
-    def task_done(self) -> None:
-        """Say that a message taken by get is worked off; see :meth:`Queue.task_done`."""
-        self.open().task_done()
-
-    def join(self) -> None:
-        """Wait until every message ever put was worked off; see :meth:`Queue.join`."""
-        self.open().join()
 
     def close(self) -> None:
         """Close the queue here, if it is open."""

@@ -1,16 +1,12 @@
 """
 Queue between the threads of one process: the words and manners of ``queue.Queue``, with leases and batches.
 
-A :class:`LocalQueue` is a handle; what is queued is in a :class:`_Store` that all handles of one name share. A store
+A :class:`LocalQueue` is a handle; what is queued is in a :class:`Store` that all handles of one name share. A store
 that is to leave its process is *moved*: its messages go to another queue, and every handle follows from then on.
 """
 
 import threading
-import uuid
-from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
@@ -28,6 +24,7 @@ from sage_qd.errors import (
     ShutDown,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Lease, Queue, QueueStats, Reach
+from sage_qd.queues.local_store import SLICE_SECONDS, Held, LocalStats, Store
 from sage_qd.queues.waiting import TRY_ONCE, deadline_of, wait_until
 
 __all__ = ["LocalLease", "LocalQueue", "LocalStats"]
@@ -35,176 +32,8 @@ __all__ = ["LocalLease", "LocalQueue", "LocalStats"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# While messages are out on lease, waiting consumers look again this often: a lease that the garbage collector drops
-# gives its message back without being allowed to take the lock.
-_SLICE_SECONDS: Final = 0.05
 
-
-@dataclass(frozen=True, kw_only=True)
-class LocalStats:
-    """Counters of a :class:`LocalQueue`; see :class:`~sage_qd.queues.base.QueueStats`."""
-
-    puts: int
-    gets: int
-    depth: int
-    leased: int
-    high_water: int
-    redeliveries: int
-    dropped: int
-
-
-@dataclass(order=True, slots=True)
-class _Held:
-    """A message that was leased: its place in the order, how often it came back, and who holds it."""
-
-    place: int
-    attempt: int = field(compare=False)
-    message: Any = field(compare=False)
-    among: dict[int, Any] = field(compare=False)
-    """What the handle that leased it holds, by place; it is in there until settled."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether this lease is over."""
-        return self.place not in self.among
-
-
-class _Store:
-    """
-    What the handles of one queue share. Everything is read and written under ``mutex``, except ``dropped_leases``.
-
-    ``returned`` holds messages that came back from a lease, oldest first; each is older than everything in
-    ``messages``, because leases take from the front. ``taken`` counts what ever left ``messages``, and so numbers the
-    places. ``ended`` says that the queue was shut down or moved: a put has to look more closely then.
-    """
-
-    def __init__(self, name: str | None, maxsize: int) -> None:
-        self.name = name
-        self.instance = uuid.uuid4().hex
-        self.maxsize = maxsize
-        self.mutex = threading.Lock()
-        self.not_empty = threading.Condition(self.mutex)
-        self.not_full = threading.Condition(self.mutex)
-        self.all_done = threading.Condition(self.mutex)
-        self.messages: deque[Any] = deque()
-        self.returned: list[_Held] = []
-        self.dropped_leases: deque[_Held] = deque()
-        self.taken = 0
-        self.leased = 0
-        self.unfinished = 0
-        self.puts = 0
-        self.gets = 0
-        self.high_water = 0
-        self.redeliveries = 0
-        self.dropped = 0
-        self.waiting_producers = 0
-        self.waiting_consumers = 0
-        self.ended = False
-        self.shut = False
-        self.shut_immediately = False
-        self.moved_to: Queue[Any] | None = None
-
-    def collect(self) -> None:
-        """Take back what dropped leases left."""
-        while self.dropped_leases:
-            held = self.dropped_leases.popleft()
-            if not held.settled:
-                self.give_back(held)
-
-    def give_back(self, held: _Held) -> None:
-        """Put a leased message before everything younger, or drop it when the queue ended at once meanwhile."""
-        del held.among[held.place]
-        self.leased -= 1
-        self.redeliveries += 1
-        if self.shut_immediately:
-            self.finish(1)
-            self.dropped += 1
-            self.gets += 1
-            return
-        insort(self.returned, _Held(held.place, held.attempt + 1, held.message, {}))
-        self.not_empty.notify()
-
-    def finish(self, count: int) -> None:
-        """Count tasks as worked off."""
-        self.unfinished = max(self.unfinished - count, 0)
-        if not self.unfinished:
-            self.all_done.notify_all()
-
-    def depth(self) -> int:
-        return len(self.messages) + len(self.returned)
-
-    def has_room(self) -> bool:
-        return not self.maxsize or self.depth() + self.leased < self.maxsize
-
-    def append(self, message: Any) -> None:
-        self.messages.append(message)
-        self.puts += 1
-        self.unfinished += 1
-        held = len(self.messages) + len(self.returned) + self.leased
-        if held > self.high_water:
-            self.high_water = held
-        if self.waiting_consumers:
-            self.not_empty.notify()
-
-    def pop(self, among: dict[int, Any]) -> _Held:
-        """Take the oldest message that nobody holds, on lease."""
-        if self.returned:
-            held = self.returned.pop(0)
-            held.among = among
-        else:
-            message = self.messages.popleft()
-            self.taken += 1
-            held = _Held(self.taken, 0, message, among)
-        among[held.place] = held
-        self.leased += 1
-        return held
-
-    def pop_message(self) -> Any:
-        """As :meth:`pop`, for a get, which frees its room at once."""
-        if self.returned:
-            message = self.returned.pop(0).message
-        else:
-            message = self.messages.popleft()
-            self.taken += 1
-        self.gets += 1
-        if self.waiting_producers:
-            self.not_full.notify()
-        return message
-
-    def wait_for_room(self, deadline: float) -> bool:
-        """Wait once; False when the deadline had passed."""
-        self.waiting_producers += 1
-        try:
-            return wait_until(self.not_full, deadline)
-        finally:
-            self.waiting_producers -= 1
-
-    def wait_for_message(self, deadline: float) -> bool:
-        """Wait once, for a slice only while a dropped lease may give its message back; False as above."""
-        self.waiting_consumers += 1
-        try:
-            return wait_until(self.not_empty, deadline, _SLICE_SECONDS if self.leased else inf)
-        finally:
-            self.waiting_consumers -= 1
-
-    def drop_all(self) -> int:
-        count = self.depth()
-        self.messages.clear()
-        self.returned.clear()
-        self.taken += count
-        self.dropped += count
-        self.gets += count
-        if count:
-            self.finish(count)
-            self.not_full.notify_all()
-        return count
-
-    def notify_everybody(self) -> None:
-        for condition in (self.not_empty, self.not_full, self.all_done):
-            condition.notify_all()
-
-
-_named_stores: WeakValueDictionary[str, _Store] = WeakValueDictionary()
+_named_stores: WeakValueDictionary[str, Store] = WeakValueDictionary()
 _named_stores_mutex: Final = threading.Lock()
 
 
@@ -234,9 +63,9 @@ class LocalQueue(Queue[T]):
     def __init__(self, maxsize: int = 0) -> None:
         if isinstance(maxsize, bool) or not isinstance(maxsize, int):
             raise TypeError(f"maxsize must be an int, not {maxsize!r}")
-        self._store = _Store(None, max(maxsize, 0))
+        self._store = Store(None, max(maxsize, 0))
         self._closed = False
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Held] = {}
 
     @classmethod
     def open(cls, name: str, maxsize: int = 0, *, create: bool = True) -> Self:
@@ -437,7 +266,7 @@ class LocalQueue(Queue[T]):
         """Do something on the queue that took over, in slices, so that closing this handle ends the wait."""
         while True:
             self._check_open()
-            seconds = min(max(deadline - monotonic(), 0), _SLICE_SECONDS)
+            seconds = min(max(deadline - monotonic(), 0), SLICE_SECONDS)
             try:
                 return step(seconds)
             except (Empty, Full):
@@ -461,7 +290,7 @@ class LocalQueue(Queue[T]):
         with store.mutex:
             self._check_counted()
             while store.unfinished:
-                wait_until(store.all_done, inf, _SLICE_SECONDS if store.leased else inf)
+                wait_until(store.all_done, inf, SLICE_SECONDS if store.leased else inf)
                 store.collect()
                 self._check_counted()
 
@@ -489,6 +318,11 @@ class LocalQueue(Queue[T]):
     def unfinished_tasks(self) -> int:
         """Messages put and not worked off yet, under the name that ``queue.Queue`` has for it."""
         return self._store.unfinished
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether the queue was shut down; the name is that of ``queue.Queue``."""
+        return self._store.shut
 
     @property
     def name(self) -> str | None:
@@ -575,7 +409,7 @@ class LocalQueue(Queue[T]):
                 store.give_back(held)
             store.notify_everybody()
         # What the queue held goes when nobody has a handle; those that wait on this one keep it until they noticed.
-        self._store = _Store(store.name, store.maxsize)
+        self._store = Store(store.name, store.maxsize)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -645,7 +479,7 @@ def _size(message: Any) -> int:
 class LocalLease(Generic[T]):
     """A message of a :class:`LocalQueue` on trial; see :class:`~sage_qd.queues.base.Lease`."""
 
-    def __init__(self, queue: LocalQueue[T], store: _Store, held: _Held) -> None:
+    def __init__(self, queue: LocalQueue[T], store: Store, held: Held) -> None:
         self._queue = queue
         self._store = store
         self._held = held

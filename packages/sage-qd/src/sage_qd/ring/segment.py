@@ -39,6 +39,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 SHARED_MEMORY = "/dev/shm"
+FOLDER_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Segment:
             SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
             remove_if_there(self.path)
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # views may keep the descriptor open for long
+        drop_empty_folders(self.path)
 
     def unlink(self, descriptor: int) -> None:
         """Remove the name, if it is still that of this file. Spill files go with their items."""
@@ -185,14 +187,19 @@ def create(
     if anonymous:
         descriptor = os.memfd_create("sage-qd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         return _formatted(descriptor, settings, threshold, start, None, name=None, namespace=None)
-    if name is not None:
-        where = os.path.join(named_folder(namespace), checked_name(name))
-    else:
+    if name is None:
         where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
-    descriptor = _nameless_file(os.path.dirname(where))
-    return _formatted(
-        descriptor, settings, threshold, start, where, name=name, namespace=namespace if name is not None else None
-    )
+        descriptor = _nameless_file(os.path.dirname(where))
+        return _formatted(descriptor, settings, threshold, start, where, name=None, namespace=None)
+    for attempt in range(FOLDER_ATTEMPTS):
+        where = os.path.join(named_folder(namespace), checked_name(name))
+        try:
+            descriptor = _nameless_file(os.path.dirname(where))
+            return _formatted(descriptor, settings, threshold, start, where, name=name, namespace=namespace)
+        except FileNotFoundError:  # the last one who left another queue took the empty folder along
+            if attempt == FOLDER_ATTEMPTS - 1:
+                raise
+    raise AssertionError("the loop returns or raises")
 
 
 def attach(
@@ -330,7 +337,7 @@ def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
     """All named segments of this user, or those of one namespace, sorted."""
     found = []
     for folder in _namespaces(namespace):
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        for entry in sorted(_entries(folder), key=lambda entry: entry.name):
             if "~" in entry.name or not entry.is_file(follow_symlinks=False):
                 continue
             in_use = not is_unlocked(entry.path)
@@ -358,11 +365,12 @@ def clean_segments(namespace: str | None = None) -> list[str]:
                 if not ring.single_consumer:  # that one's records cannot be walked while it is at work
                     removed += spills.remove_orphans(candidates, ring.spilled_ids())
     for folder in _namespaces(namespace):
-        names = {entry.name for entry in os.scandir(folder)}
+        names = {entry.name for entry in _entries(folder)}
         for name in sorted(names):
             if "~" in name and name.partition("~")[0] not in names and is_unlocked(str(folder / name)):
                 remove_if_there(str(folder / name))
                 removed.append(str(folder / name))
+        drop_empty_folders(str(folder / "any"))
     return removed
 
 
@@ -452,6 +460,26 @@ def _namespaces(namespace: str | None) -> list[Path]:
         return []
     wanted = [checked_name(namespace)] if namespace is not None else sorted(os.listdir(top))
     return [top / name for name in wanted if (top / name).is_dir()]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in the folder; nothing when it went away."""
+    try:
+        return list(os.scandir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def drop_empty_folders(path: str) -> None:
+    """Remove the folders above a segment that is gone, as far as they are empty; who needs one makes it anew."""
+    folder = os.path.dirname(path)
+    for step in (folder, os.path.dirname(folder)):
+        try:
+            os.rmdir(step)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY):
+                raise
+            return
 
 
 def _nameless_file(folder: str) -> int:

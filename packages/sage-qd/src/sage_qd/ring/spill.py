@@ -84,8 +84,8 @@ class SpillFiles:
         try:
             descriptor = os.open(self.path(number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            found = f"{number:016x}"
-            raise CorruptQueueError(field="spill file", value=found, wanted="a file beside the ring") from error
+            shown = f"{number:016x}"
+            raise CorruptQueueError(field="spill file", value=shown, wanted="a file beside the ring") from error
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size < length:
                 found = os.fstat(descriptor).st_size

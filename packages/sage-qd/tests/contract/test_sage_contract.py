@@ -1,5 +1,6 @@
 """The contract, for queues on the ring, with every codec that carries objects and with every mode."""
 
+import gc
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +8,20 @@ from typing import Any
 import pytest
 
 from sage_qd import SageQueueDescriptor
+from sage_qd import ring as rings
 from sage_qd.testing import DescriptorContract, ProcessContract, QueueContract
 
 NAMESPACE = f"contract-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_namespace() -> Iterator[None]:
+    """Nothing may be left in the namespace, and the folder goes."""
+    yield
+    gc.collect()
+    for folder in rings.directory().glob(NAMESPACE):
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
 
 
 class TestSageQueue(QueueContract):

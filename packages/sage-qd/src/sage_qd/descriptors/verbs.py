@@ -1,0 +1,104 @@
+"""The verbs of a queue, on its descriptor."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sage_qd.queues.base import Lease, Queue, QueueStats
+
+__all__ = ["QUEUE_VERBS", "QueueVerbs"]
+
+QUEUE_VERBS: Final = (
+    "put",
+    "put_nowait",
+    "put_many",
+    "get",
+    "get_nowait",
+    "get_many",
+    "lease",
+    "receive",
+    "peek",
+    "clear",
+    "qsize",
+    "empty",
+    "full",
+    "stats",
+    "shutdown",
+    "task_done",
+    "join",
+)
+
+
+class QueueVerbs:
+    """Open the queue when one of its verbs is first used; from then on the queue's own methods stand here instead."""
+
+    def open(self, create: bool | None = None) -> Queue[Any]:
+        """Return the live queue."""
+        raise NotImplementedError("a descriptor says how to open its queue")
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Append one message; see :meth:`Queue.put`."""
+        self.open().put(item, block, timeout)
+
+    def put_nowait(self, item: Any) -> None:
+        """Append one message without waiting."""
+        self.open().put_nowait(item)
+
+    def put_many(self, items: Iterable[Any], timeout: float | None = None) -> int:
+        """Append many messages; see :meth:`Queue.put_many`."""
+        return self.open().put_many(items, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the oldest message; see :meth:`Queue.get`."""
+        return self.open().get(block, timeout)
+
+    def get_nowait(self) -> Any:
+        """Take the oldest message without waiting."""
+        return self.open().get_nowait()
+
+    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[Any]:
+        """Take what is there; see :meth:`Queue.get_many`."""
+        return self.open().get_many(max_items, max_bytes, timeout)
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
+        """Take the oldest message on trial; see :meth:`Queue.lease`."""
+        return self.open().lease(block, timeout)
+
+    def receive(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
+        """Take the oldest message on trial; see :meth:`Queue.lease`."""
+        return self.open().lease(block, timeout)
+
+    def peek(self) -> Any:
+        """Look at the oldest message; see :meth:`Queue.peek`."""
+        return self.open().peek()
+
+    def clear(self) -> int:
+        """Drop every message that nobody holds, and return how many."""
+        return self.open().clear()
+
+    def qsize(self) -> int:
+        """Messages that could be taken now."""
+        return self.open().qsize()
+
+    def empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return self.open().empty()
+
+    def full(self) -> bool:
+        """Whether a put would have to wait now."""
+        return self.open().full()
+
+    def stats(self) -> QueueStats:
+        """Counters since the queue was made."""
+        return self.open().stats()
+
+    def shutdown(self, immediate: bool = False) -> int:
+        """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        return self.open().shutdown(immediate)
+
+    def task_done(self) -> None:
+        """Say that a message taken by get is worked off; see :meth:`Queue.task_done`."""
+        self.open().task_done()
+
+    def join(self) -> None:
+        """Wait until every message ever put was worked off; see :meth:`Queue.join`."""
+        self.open().join()
