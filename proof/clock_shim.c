@@ -1,5 +1,5 @@
-/* A wall clock that jumps a day forth and a day back, every 7 ms, for the program it is preloaded into. The monotonic clock
- * stays what it is. Whoever computes a deadline from the wall clock is a day early or late under it. */
+/* A wall clock that jumps a day forth and a day back, every 7 ms, for the program it is preloaded into. The monotonic
+ * clock stays what it is. Whoever computes a deadline from the wall clock is a day early or late under it. */
 #define _GNU_SOURCE
 #include <stddef.h>
 #include <sys/syscall.h>
@@ -16,8 +16,8 @@ static int real_clock_gettime(clockid_t clock, struct timespec *now) {
 static time_t jump(void) {
     struct timespec now;
     real_clock_gettime(CLOCK_MONOTONIC, &now);
-    unsigned long long steps = ((unsigned long long)now.tv_sec * 1000000000ull + (unsigned long long)now.tv_nsec) / STEP_NS;
-    return steps % 2 ? DAY : -DAY;
+    unsigned long long ns = (unsigned long long)now.tv_sec * 1000000000ull + (unsigned long long)now.tv_nsec;
+    return ns / STEP_NS % 2 ? DAY : -DAY;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {

@@ -1,9 +1,9 @@
 """
-Ctrl-C in blocked calls (row R18): a victim process is interrupted thousands of times, and no item may be lost or doubled.
+Ctrl-C in blocked calls (row R18): a victim is interrupted thousands of times, and no item may be lost or doubled.
 
-Three victims: one blocked in ``get_into``, one in ``put``, one in ``lease``. Each notes on a shared page when it was told to
-stop and what it holds; the other end counts 0, 1, 2, ... through. An interrupt can also arrive when the call has already
-returned and Python has not gone on yet; then the call did its work, and the victim can see that from the outside.
+Three victims: one blocked in ``get_into``, one in ``put``, one in ``lease``. Each notes on a shared page how long the
+signal took and what it holds; the other end counts 0, 1, 2, ... through. An interrupt can also arrive when the call has
+already returned and Python has not gone on yet; then the call did its work, and the victim sees that from the outside.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from sage_qd.ring import Ring, create
 
 WORD = struct.Struct("<Q")
 SENT, HANDLED, ARMED, DONE, NUMBER, AFTER = range(0, 48, 8)
-"""Words on the page: time of the signal, signals handled, inside a call, finished, next number, taken in spite of it."""
+"""Words on the page: time of the signal, signals handled, inside a call, finished, next number, done all the same."""
+LATENCIES, LATENCIES_KEPT = 64, 256
+"""Where the last so many latencies are."""
 HANG_SECONDS = 20.0
 LAST = (1 << 64) - 1
 
@@ -47,7 +49,7 @@ class Page:
         self._memory = mmap.mmap(-1, 4096)
 
     def __getitem__(self, at: int) -> int:
-        return WORD.unpack_from(self._memory, at)[0]
+        return int(WORD.unpack_from(self._memory, at)[0])
 
     def __setitem__(self, at: int, value: int) -> None:
         WORD.pack_into(self._memory, at, value)
@@ -63,7 +65,8 @@ class Interrupts:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Count it, and interrupt the call."""
-        self.page[64 + 8 * (self.page[HANDLED] % 256)] = time.monotonic_ns() - self.page[SENT]
+        latency_ns = time.monotonic_ns() - self.page[SENT]
+        self.page[LATENCIES + 8 * (self.page[HANDLED] % LATENCIES_KEPT)] = latency_ns
         self.page[HANDLED] += 1
         if self.inside:
             self.inside = False
@@ -162,7 +165,7 @@ def interrupt(victim: Callable[[Ring, Page], None], signals: int, seed: int) -> 
             page[SENT] = time.monotonic_ns()
             os.kill(process, signal.SIGINT)
             wait_for(lambda: page[HANDLED] > sent, process)  # noqa: B023 - called at once
-            worst = max(worst, page[64 + 8 * (sent % 256)])
+            worst = max(worst, page[LATENCIES + 8 * (sent % LATENCIES_KEPT)])
         page[DONE] = 1
         items = finish(ring, victim, moved)
         _, status = os.waitpid(process, 0)

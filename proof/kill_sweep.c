@@ -214,7 +214,8 @@ int main(int argc, char **argv) {
     }
     for (size_t at = 0; at < OPERATIONS; at++) {
         const operation *operation = &operations[at];
-        if (operation->perform == perform_put_wait || operation->perform == perform_get_wait) continue; /* see points.c */
+        bool waits = operation->perform == perform_put_wait || operation->perform == perform_get_wait;
+        if (waits) continue; /* no two runs of them are alike; see points.c */
         if (only ? strcmp(only, operation->name) != 0 : !all && at > 1) continue;
         for (size_t state = 0; state < STATES; state++)
             if (worth_sweeping(operation, &states[state]) && !(from && strcmp(from, states[state].name)))

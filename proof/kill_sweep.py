@@ -27,7 +27,9 @@ def main() -> int:
         program = row.build("kill_sweep.c", "-no-pie")  # fixed addresses, so that a complaint names its instruction
     except row.NotRunError as reason:
         return not proof.not_run(str(reason))
-    result = row.run(program, *(["--long"] if options.long else []), timeout=LONG_SECONDS if options.long else SHORT_SECONDS)
+    result = row.run(
+        program, *(["--long"] if options.long else []), timeout=LONG_SECONDS if options.long else SHORT_SECONDS
+    )
     if "not_run" in result:
         return not proof.not_run(str(result["not_run"]))
     if "kills" not in result:

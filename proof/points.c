@@ -1,5 +1,5 @@
-/* Kills, stops or delays a process at every fault point of the ring, in every role that comes by, and asks the survivors
- * what they find. Built with -DSQ_FAULT_POINTS.
+/* Kills, stops or delays a process at every fault point of the ring, in every role that comes by, and asks the
+ * survivors what they find. Built with -DSQ_FAULT_POINTS.
  *
  *   points TIMES SEED [UNITS ITEMS]     each point x action x role so many times; where the ring's counters start
  *
@@ -46,7 +46,7 @@ static void disarm_plan(void) {
     disarm();
 }
 
-/* -- The survivor's look at a stopped or slow victim ------------------------------------------------------------------ */
+/* -- The survivor's look at a stopped or slow victim --------------------------------------------------------------- */
 
 static bool same_leases(const bench *bench, const uint32_t *before, uint32_t count) {
     uint64_t at = bench->head;
@@ -82,7 +82,7 @@ static bool look_at_stopped(bench *bench) {
     return bench->state->abandoned || same_leases(bench, leases, count);
 }
 
-/* -- One trial -------------------------------------------------------------------------------------------------------- */
+/* -- One trial ----------------------------------------------------------------------------------------------------- */
 
 /* False: `complaint`. *was_there says whether the victim came by the point. */
 static bool trial(bench *bench, const route *route, enum action action, bool *was_there) {
@@ -119,8 +119,8 @@ static void explore(void) {
                 for (uint16_t hit = 1; there && hit < 16; hit++) {
                     route route = {&operations[at], &states[from], point, hit};
                     if (!trial(&bench, &route, KILL, &there))
-                        failed(__FILE__, __LINE__, "%s from %s, killed at %s: %s", operations[at].name, states[from].name,
-                               point_names[point], complaint);
+                        failed(__FILE__, __LINE__, "%s from %s, killed at %s: %s", operations[at].name,
+                               states[from].name, point_names[point], complaint);
                     CHECK(routes_known < ROUTES_MOST);
                     if (there) routes[routes_known++] = route;
                 }
@@ -130,7 +130,7 @@ static void explore(void) {
     }
 }
 
-/* -- All of them ------------------------------------------------------------------------------------------------------ */
+/* -- All of them --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const char *role;
@@ -167,8 +167,10 @@ int main(int argc, char **argv) {
             const route *route = &routes[(first + turn) % routes_known];
             cell *cell = cell_of(route);
             uint32_t share = times / cell->ways + 1; /* so that all ways are used */
-            if (open && (bench.operation != route->operation || bench.state != route->state)) bench_close(&bench), open = false;
-            if (!open) bench_open(&bench, route->operation, route->state), open = true;
+            bool fits = open && bench.operation == route->operation && bench.state == route->state;
+            if (open && !fits) bench_close(&bench);
+            if (!fits) bench_open(&bench, route->operation, route->state);
+            open = true;
             for (int action = 0; action < ACTIONS; action++) {
                 for (uint32_t once = 0; once < share && cell->hits[action] < times; once++) {
                     bool there;

@@ -1,13 +1,13 @@
-/* A storm: producers and consumers of one ring are killed at random moments, stopped, delayed and replaced, and every item
- * is accounted for.
+/* A storm: producers and consumers of one ring are killed at random moments, stopped, delayed and replaced, and every
+ * item is accounted for.
  *
  *   storm KILLS SECONDS SEED
  *
- * Runs in rounds. Each round has a ring of another shape, three producers and three consumers in processes of their own,
- * and a supervisor (this process) that kills about one of them each millisecond. Then the killing stops, the ring is
- * drained, and the fates of all items are settled (storm.h). Ends with a JSON line when KILLS are done or SECONDS are over.
- * Built with -DSQ_FAULT_POINTS there are delays at fault points as well, and what a killed consumer had in its hands is
- * told apart by how far it had come.
+ * Runs in rounds. Each round has a ring of another shape, three producers and three consumers in processes of their
+ * own, and a supervisor (this process) that kills about one of them each millisecond. Then the killing stops, the ring
+ * is drained, and the fates of all items are settled (storm.h). Ends with a JSON line when KILLS are done or SECONDS are
+ * over. Built with -DSQ_FAULT_POINTS there are delays at fault points as well, and what a killed consumer had in its
+ * hands is told apart by how far it had come.
  */
 #include "storm.h"
 
@@ -19,6 +19,7 @@
 #define KILLS_PER_CHANCE 4000u
 #define LEASES 1u              /* the round has a consumer that leases */
 
+#define WRAP (1ull << 32)
 typedef struct {
     sq_settings settings;
     uint32_t what;
@@ -26,8 +27,8 @@ typedef struct {
 static const shape shapes[] = {
     {{.capacity_bytes = 4096}, 0},
     {{.capacity_bytes = 16384, .max_items = 16}, LEASES},
-    {{.capacity_bytes = 4096, .mode = SQ_MODE_CHECKSUM, .start_units = (1ull << 32) - 5000, .start_items = (1ull << 32) - 500}, 0},
-    {{.capacity_bytes = 65536, .start_units = (1ull << 32) - 90000, .start_items = UINT64_MAX - 3000}, LEASES},
+    {{.capacity_bytes = 4096, .mode = SQ_MODE_CHECKSUM, .start_units = WRAP - 5000, .start_items = WRAP - 500}, 0},
+    {{.capacity_bytes = 65536, .start_units = WRAP - 90000, .start_items = UINT64_MAX - 3000}, LEASES},
     {{.capacity_bytes = 8192, .max_items = 1}, 0},
 };
 #define SHAPES (sizeof shapes / sizeof *shapes)
@@ -61,7 +62,7 @@ void sq_point(int id) {
 #define MARKS false
 #endif
 
-/* -- Roles ------------------------------------------------------------------------------------------------------------ */
+/* -- Roles --------------------------------------------------------------------------------------------------------- */
 
 static bool just_later(int status) {
     return status == SQ_AGAIN || status == SQ_BUSY || status == SQ_FULL || status == SQ_EMPTY;
@@ -175,7 +176,7 @@ static void consume(sq_ring *ring, bool leases) {
     }
 }
 
-/* -- The supervisor --------------------------------------------------------------------------------------------------- */
+/* -- The supervisor ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     pid_t pid; /* 0: ended */
@@ -270,7 +271,7 @@ static bool hangs(void) {
     uint64_t now = sq_now_ns();
     for (uint32_t index = 0; index < ROLES; index++) {
         uint64_t since = board->roles[index].since_ns;
-        if (!roles[index].pid || !since || now < since || now - since < HANG_NS || roles[index].stopped_until_ns) continue;
+        if (!roles[index].pid || roles[index].stopped_until_ns || !since || now < since + HANG_NS) continue;
         printf("    role %u has been in one call (%u) for %.1f s\n", index, board->roles[index].doing,
                (double)(now - since) / 1e9);
         return true;
@@ -355,42 +356,63 @@ static int by_value(const void *left, const void *right) {
     return one < other ? -1 : one > other;
 }
 
+/* Prints what came of it all; true when nothing was wrong. */
+static bool report(accounts all, uint64_t hung, uint64_t rounds, double seconds) {
+    /* Gone with a consumer that was killed, as far as its marks tell, before it took the item. The mark follows the
+     * store that takes by an instruction or two, so a kill exactly there is counted here too: one in so many, when all
+     * is well. kill_sweep.c looks at each of those instructions. Without marks nothing tells. */
+    uint64_t vanished = MARKS ? all.doubtful : 0;
+    if (!MARKS || vanished <= kills / KILLS_PER_CHANCE) all.gone += all.doubtful, vanished = 0;
+    printf("%llu rounds, %.0f kills/s, %llu items, %llu of unknown outcome, %llu gone with a consumer that was killed\n",
+           (unsigned long long)rounds, (double)kills / seconds, (unsigned long long)all.items,
+           (unsigned long long)all.unknown, (unsigned long long)all.gone);
+    if (board->bad_status) printf("    first unexpected status: %d\n", board->first_bad_status);
+    const struct {
+        const char *name;
+        uint64_t value;
+        bool wrong; /* unless it is zero */
+    } counts[] = {
+        {"hangs", hung, true},
+        {"lost", all.lost, true},
+        {"vanished", vanished, true},
+        {"duplicates", board->doubled, true},
+        {"torn", board->torn, true},
+        {"ghosts", board->ghosts, true},
+        {"disordered", board->disordered, true},
+        {"fenced", board->fenced, true},
+        {"bad_status", board->bad_status, true},
+        {"kills", kills, false},
+        {"stops", stops, false},
+        {"items", all.items, false},
+        {"holders_killed", killed_with_lock, false},
+    };
+    bool good = true;
+    printf("{");
+    for (size_t at = 0; at < sizeof counts / sizeof *counts; at++) {
+        printf("\"%s\": %llu, ", counts[at].name, (unsigned long long)counts[at].value);
+        good = good && !(counts[at].wrong && counts[at].value);
+    }
+    uint32_t times = board->recoveries < RECOVERIES ? board->recoveries : RECOVERIES, *sorted = board->recovery_us;
+    qsort(sorted, times, sizeof *sorted, by_value);
+    printf("\"recoveries\": %u, \"p50_ms\": %.2f, \"p99_ms\": %.2f, \"max_ms\": %.2f, \"seconds\": %.1f}\n", times,
+           times ? sorted[times / 2] / 1e3 : 0, times ? sorted[(uint64_t)times * 99 / 100] / 1e3 : 0,
+           times ? sorted[times - 1] / 1e3 : 0, seconds);
+    return good;
+}
+
 int main(int argc, char **argv) {
     if (argc != 4) give_up("usage: storm KILLS SECONDS SEED");
-    uint64_t wanted = strtoull(argv[1], NULL, 0), start = sq_now_ns(), end = start + strtoull(argv[2], NULL, 0) * 1000000000ull;
+    uint64_t wanted = strtoull(argv[1], NULL, 0), start = sq_now_ns();
+    uint64_t end = start + strtoull(argv[2], NULL, 0) * 1000000000ull;
     seed = strtoull(argv[3], NULL, 0);
     uint64_t random = seed * 2862933555777941757ull + 3037000493ull, hung = 0, rounds = 0;
     board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (board == MAP_FAILED) give_up("no memory");
     accounts all = {0};
     for (; kills < wanted && !hung && sq_now_ns() < end; rounds++) {
-        uint64_t left = wanted - kills;
-        hung += !run_round(&shapes[rounds % SHAPES], left < KILLS_PER_ROUND ? left : KILLS_PER_ROUND, end, &random, &all);
+        uint64_t left = wanted - kills, share = left < KILLS_PER_ROUND ? left : KILLS_PER_ROUND;
+        hung += !run_round(&shapes[rounds % SHAPES], share, end, &random, &all);
         if (rounds % 100 == 99) printf("%llu kills so far\n", (unsigned long long)kills), fflush(stdout);
     }
-    uint32_t times = board->recoveries < RECOVERIES ? board->recoveries : RECOVERIES;
-    qsort(board->recovery_us, times, sizeof *board->recovery_us, by_value);
-    /* Gone with a consumer that was killed, as far as its marks tell, before it took the item. The mark follows the store
-     * that takes by an instruction or two, so a kill exactly there is counted here too: one in so many, when all is well.
-     * kill_sweep.c looks at each of those instructions. Without marks nothing tells. */
-    uint64_t vanished = MARKS ? all.doubtful : 0;
-    if (vanished <= kills / KILLS_PER_CHANCE) all.gone += vanished, vanished = 0;
-    uint64_t wrong = hung + all.lost + vanished + board->doubled + board->torn + board->ghosts + board->disordered +
-                     board->fenced + board->bad_status;
-    printf("%llu rounds, %.0f kills/s, %llu stops, %llu killed with a lock in hand; %llu items, %llu of unknown outcome, "
-           "%llu gone with a consumer that was killed after it took them\n",
-           (unsigned long long)rounds, (double)kills / ((double)(sq_now_ns() - start) / 1e9), (unsigned long long)stops,
-           (unsigned long long)killed_with_lock, (unsigned long long)all.items, (unsigned long long)all.unknown,
-           (unsigned long long)(MARKS ? all.gone : all.gone + all.doubtful));
-    if (board->bad_status) printf("    first unexpected status: %d\n", board->first_bad_status);
-#define NUMBER(value) (unsigned long long)(value)
-    printf("{\"kills\": %llu, \"stops\": %llu, \"items\": %llu, \"hangs\": %llu, \"lost\": %llu, \"vanished\": %llu, "
-           "\"duplicates\": %llu, \"torn\": %llu, \"ghosts\": %llu, \"disordered\": %llu, \"fenced\": %llu, \"bad_status\": %llu, "
-           "\"holders_killed\": %llu, \"recoveries\": %u, \"p50_ms\": %.2f, \"p99_ms\": %.2f, \"max_ms\": %.2f, \"seconds\": %.1f}\n",
-           NUMBER(kills), NUMBER(stops), NUMBER(all.items), NUMBER(hung), NUMBER(all.lost), NUMBER(vanished),
-           NUMBER(board->doubled), NUMBER(board->torn), NUMBER(board->ghosts), NUMBER(board->disordered),
-           NUMBER(board->fenced), NUMBER(board->bad_status), NUMBER(killed_with_lock), times,
-           times ? board->recovery_us[times / 2] / 1e3 : 0, times ? board->recovery_us[(uint64_t)times * 99 / 100] / 1e3 : 0,
-           times ? board->recovery_us[times - 1] / 1e3 : 0, (double)(sq_now_ns() - start) / 1e9);
-    return wrong != 0;
+    return !report(all, hung, rounds, (double)(sq_now_ns() - start) / 1e9);
 }

@@ -1,7 +1,7 @@
 /* What the processes of the storm share, and the oracle: every item has a fate, and all fates are accounted for.
  *
- * The board lies in memory that survives any of them. A process notes what it is about to do before it does it, and what
- * came of it afterwards; so when it is killed, the note says exactly which items are in doubt, and no others may be.
+ * The board lies in memory that survives any of them. A process notes what it is about to do before it does it, and
+ * what came of it afterwards; so when it is killed, the note says which items are in doubt, and no others may be.
  */
 #ifndef SAGE_PROOF_STORM_H
 #define SAGE_PROOF_STORM_H
@@ -71,7 +71,7 @@ static uint64_t random_next(uint64_t *state) {
     return *state ^= *state << 17;
 }
 
-/* -- Items ---------------------------------------------------------------------------------------------------------- */
+/* -- Items --------------------------------------------------------------------------------------------------------- */
 
 static uint32_t item_length(uint32_t producer, uint32_t number) {
     uint32_t mixed = (number * 2654435761u) ^ (producer * 40503u);
@@ -94,7 +94,7 @@ static bool item_whole(const uint8_t *bytes, uint32_t length, item_head *head) {
     return true;
 }
 
-/* -- Notes ---------------------------------------------------------------------------------------------------------- */
+/* -- Notes --------------------------------------------------------------------------------------------------------- */
 
 static void note_call(role_log *log, enum doing doing) {
     log->marked = 0;
@@ -141,7 +141,7 @@ static void note_acknowledged(const uint8_t *bytes, uint32_t length) {
     if (atomic_fetch_or(&board->fate[head.producer][head.number], LEFT) & LEFT) board->doubled++;
 }
 
-/* -- After a kill, by the supervisor --------------------------------------------------------------------------------- */
+/* -- After a kill, by the supervisor ------------------------------------------------------------------------------- */
 
 static void settle_producer(uint32_t producer) {
     role_log *log = &board->roles[producer];

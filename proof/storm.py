@@ -60,7 +60,9 @@ def report_faults(killed: row.Row, results: list[dict[str, object]], wanted: int
     """R1: anything but zero is a failure, and so is a storm that did not end by itself."""
     if any("kills" not in result for result in results):
         return killed.report(f"a storm did not end: {[result['exit'] for result in results]}", False)
-    total = {name: sum(int(str(result[name])) for result in results) for name in ("kills", "stops", *FAULTS, *MORE_FAULTS)}
+    total = {
+        name: sum(int(str(result[name])) for result in results) for name in ("kills", "stops", *FAULTS, *MORE_FAULTS)
+    }
     items = sum(int(str(result["items"])) for result in results)
     value = f"{total['kills']:,} kills: " + "/".join(str(total[name]) for name in FAULTS)
     value += f"; {total['stops']:,} stops, {items:,} items"
@@ -84,7 +86,9 @@ def report_recovery(recovered: row.Row, results: list[dict[str, object]]) -> boo
 
 def peers(options: Namespace) -> bool:
     """R4 has no bound: it says after how many kills each queue stops, median of some trials, ours included."""
-    compared = row.Row.begin(options, "R4", "the same storm on other queues: kills until they stop (median)", "ours does not stop")
+    compared = row.Row.begin(
+        options, "R4", "the same storm on other queues: kills until they stop (median)", "ours does not stop"
+    )
     values, survived = [], True
     for make in storm_peers.PEERS:
         try:

@@ -8,6 +8,7 @@ The same loop runs on ours and on others; a queue is one `Peer`. A trial ends wh
 from __future__ import annotations
 
 import contextlib
+import importlib
 import mmap
 import multiprocessing
 import os
@@ -75,7 +76,7 @@ def faster_fifo() -> Peer:
     import queue
 
     try:
-        import faster_fifo as package
+        package = importlib.import_module("faster_fifo")
     except ImportError as error:
         raise row.NotRunError("needs faster-fifo") from error
     return Peer(

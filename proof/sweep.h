@@ -1,9 +1,9 @@
 /* What is swept: operations of the ring, the states they start from, and what must hold after whoever performed one
  * died in the middle. Used instruction by instruction (kill_sweep.c) and fault point by fault point (points.c).
  *
- * A bench is a small ring in a known state with a survivor's handle on it. The victim is a forked child that performs one
- * operation on the handle it inherited. Afterwards the survivor is asked: the items that must be there are whole and in
- * order, the others are gone, nothing leaked, and a full round of filling and draining works.
+ * A bench is a small ring in a known state with a survivor's handle on it. The victim is a forked child that performs
+ * one operation on the handle it inherited. Afterwards the survivor is asked: the items that must be there are whole and
+ * in order, the others are gone, nothing leaked, and a full round of filling and draining works.
  */
 #ifndef SAGE_PROOF_SWEEP_H
 #define SAGE_PROOF_SWEEP_H
@@ -200,13 +200,14 @@ static bool drain(sq_ring *ring, const expectation *expected) {
             return complain("item %u came with attempt %u, not %u", number, attempt, expected->attempt[at]);
     }
     int status = take_numbered(ring, &number, &attempt);
-    if (status != SQ_EMPTY) return complain("status %d (item %u) after the last of %u", status, number, expected->items);
+    if (status != SQ_EMPTY)
+        return complain("status %d (item %u) after the last of %u", status, number, expected->items);
     return true;
 }
 
-/* Reads the lease words as the victim left them. An item's number is its distance from the first one of the start state;
- * those that somebody else than the survivor leased must come back, counted. *gone: items that head passed, or that are
- * marked as taken behind it. */
+/* Reads the lease words as the victim left them. An item's number is its distance from the first one of the start
+ * state; those that somebody else than the survivor leased must come back, counted. *gone: items that head passed, or
+ * that are marked as taken behind it. */
 static void expect_what_is_there(bench *bench, expectation *expected, uint32_t *gone) {
     sq_ring *ring = bench->ring;
     uint64_t at = sq_load64(&ring->header->head), tail = sq_load64(&ring->header->tail);
@@ -285,8 +286,8 @@ static uint8_t scratch[BATCH][ITEM_BYTES]; /* private to the victim */
 
 static void prepare_items(bench *bench) {
     sq_thread_current();
-    /* Looking whether the survivor, who has a lease, is alive takes long and touches nothing that is shared. Where somebody
-     * is dead, it is part of what is swept. */
+    /* Looking whether the survivor, who has a lease, is alive takes long and touches nothing that is shared. Where
+     * somebody is dead, it is part of what is swept. */
     if (!bench->state->abandoned) sq_store64(&bench->ring->next_sweep_ns, SQ_FOREVER);
     for (uint32_t at = 0; at < BATCH; at++) fill_item(scratch[at], bench->queued + at, ITEM_BYTES);
 }

@@ -53,10 +53,11 @@ static int by_value(const void *left, const void *right) {
     return one < other ? -1 : one > other;
 }
 
-/* -- Cycles ------------------------------------------------------------------------------------------------------------ */
+/* -- Cycles -------------------------------------------------------------------------------------------------------- */
 
-#define DEATH_ODDS 8000u      /* at each place where a process may be killed by itself */
-#define KILL_EVERY_NS 250000000ull /* at any other place; seldom, for a kill also ends the sleep of one who was forgotten */
+#define DEATH_ODDS 8000u /* that a process kills itself at one of the worst places */
+/* At any other place, from outside; seldom, for such a kill may end the sleep of one who was forgotten. */
+#define KILL_EVERY_NS 250000000ull
 
 typedef struct {
     sq_event events[2];
@@ -142,7 +143,7 @@ static int run_cycles(uint64_t count, uint64_t seconds, uint64_t seed) {
     return 0;
 }
 
-/* -- Timeouts ---------------------------------------------------------------------------------------------------------- */
+/* -- Timeouts ------------------------------------------------------------------------------------------------------ */
 
 #define CALLERS 4u
 typedef struct {
@@ -219,13 +220,13 @@ static void measure_timeouts(uint32_t calls, uint32_t load, uint64_t seed) {
 }
 static int run_timeouts(uint32_t calls, uint32_t load, uint64_t seed) {
     measure_timeouts(calls, load, seed);
-    printf("{\"calls\": %u, \"early\": %u, \"wrong\": %u, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n", calls,
-           timeouts->early, timeouts->wrong, (double)timeouts->late_ns[calls / 2] / 1e6,
+    printf("{\"calls\": %u, \"early\": %u, \"wrong\": %u, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
+           calls, timeouts->early, timeouts->wrong, (double)timeouts->late_ns[calls / 2] / 1e6,
            (double)timeouts->late_ns[(uint64_t)calls * 99 / 100] / 1e6, (double)timeouts->late_ns[calls - 1] / 1e6);
     return 0;
 }
 
-/* -- Jumps of the wall clock --------------------------------------------------------------------------------------------- */
+/* -- Jumps of the wall clock --------------------------------------------------------------------------------------- */
 
 static uint64_t wall_seconds(void) {
     struct timespec now;
@@ -242,8 +243,8 @@ static int run_clock(uint32_t calls, uint64_t seed) {
         last = now;
     }
     measure_timeouts(calls, 0, seed);
-    printf("{\"calls\": %u, \"jumps\": %u, \"early\": %u, \"wrong\": %u, \"max_ms\": %.3f}\n", calls, jumps, timeouts->early,
-           timeouts->wrong, (double)timeouts->late_ns[calls - 1] / 1e6);
+    printf("{\"calls\": %u, \"jumps\": %u, \"early\": %u, \"wrong\": %u, \"max_ms\": %.3f}\n", calls, jumps,
+           timeouts->early, timeouts->wrong, (double)timeouts->late_ns[calls - 1] / 1e6);
     return 0;
 }
 

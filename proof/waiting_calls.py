@@ -1,7 +1,7 @@
 """
 Timed calls of the Python layer, as one JSON line: how many were early, how late the latest was.
 
-Run by ``waiting.py``, also with the wall clock jumping (``clock_shim.c``); ``jumps`` says how many this process has seen.
+Run by ``waiting.py``, also with the wall clock jumping (``clock_shim.c``); ``jumps`` says how many this process saw.
 """
 
 from __future__ import annotations

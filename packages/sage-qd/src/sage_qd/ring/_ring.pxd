@@ -102,6 +102,7 @@ cdef extern from "ring.h" nogil:
     int sq_ack(sq_ring *ring, bint wait, const sq_record *record)
     int sq_nack(sq_ring *ring, bint wait, const sq_record *record)
 
+    bint sq_spin(sq_ring *ring, sq_which which, uint32_t units)
     int sq_wait_turn(sq_ring *ring, sq_which which, uint32_t units, uint64_t deadline_ns)
     int sq_wait_lock(sq_ring *ring, sq_which which)
     int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns)

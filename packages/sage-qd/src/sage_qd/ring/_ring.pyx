@@ -68,6 +68,11 @@ cdef uint64_t deadline_of(bint block, object timeout) except? 0:
     return now + <uint64_t>(seconds * 1e9)
 
 
+cdef inline const void *payload_of(PyObject *item, uint8_t tag) noexcept:
+    """The bytes of an object that new_payload() or get() made for a record with that tag."""
+    return PyByteArray_AS_STRING(<object>item) if tag & TAG_WRITABLE else PyBytes_AS_STRING(<object>item)
+
+
 cdef tuple described(const sq_fault *fault):
     return (<bytes>fault.field).decode() if fault.field != NULL else "", fault.offset, fault.value, fault.wanted
 
@@ -348,8 +353,10 @@ cdef class Ring:
         self.decoder = decoder
         self.plain_decoder = plain_decoder
 
+    # The hot methods are plain method descriptors (binding=False): 7 ns less a call.
     # -- Write side ---------------------------------------------------------------------------------------------------
 
+    @cython.binding(False)
     def put(self, data, bint block=True, timeout=None) -> None:
         """
         Append one item, waiting while the ring is full.
@@ -386,6 +393,8 @@ cdef class Ring:
             part.data = PyBytes_AS_STRING(data)
             if length <= COPY_WITH_GIL and length <= self.spill_above:
                 status = sq_put(&self.ring, part.data, part.length, tag)
+                if status == SQ_FULL and block and sq_spin(&self.ring, SQ_PRODUCERS, 2 + <uint32_t>(length // 16)):
+                    status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_OK:
                     return
                 if status != SQ_BUSY and (status != SQ_FULL or not block):
@@ -394,6 +403,7 @@ cdef class Ring:
                 return
         self.put_parts((data,), tag, deadline_of(block, timeout))
 
+    @cython.binding(False)
     def put_nowait(self, data) -> None:
         """Put without waiting: ``put(data, block=False)``."""
         self.put(data, False)
@@ -600,6 +610,7 @@ cdef class Ring:
 
     # -- Read side ----------------------------------------------------------------------------------------------------
 
+    @cython.binding(False)
     def get(self, bint block=True, timeout=None):
         """
         Take the oldest item out, waiting while there is none.
@@ -621,45 +632,45 @@ cdef class Ring:
         cdef PyObject *item = NULL
         cdef int status, ended
         cdef uint8_t tag
+        cdef bint spun = False
         if not self.usable:
             self.check()
         if self.pending is not None:
             return self.decoded(0, None)
-        status = sq_read_begin(&self.ring, &reader, False)
-        if status == SQ_OK:
+        while True:
+            status = sq_read_begin(&self.ring, &reader, False)
+            if status:
+                break
             status = sq_read_next(&reader, &record)
+            if status == SQ_OK and (record.length > COPY_WITH_GIL or record.flags & SQ_RECORD_SPILLED):
+                status = SQ_BUSY  # too much to copy here
             if status == SQ_OK:
-                if record.length <= COPY_WITH_GIL and not record.flags & SQ_RECORD_SPILLED:
-                    if record.tag & TAG_WRITABLE:
-                        item = bytearray_new(<const char *>record.data, record.length)
-                    else:
-                        item = bytes_new(<const char *>record.data, record.length)
-                    if item != NULL:
-                        if not sq_intact(&self.ring, &record, record.data):
-                            status = SQ_CHECKSUM
-                        sq_read_take(&reader, &record)
+                if record.tag & TAG_WRITABLE:
+                    item = bytearray_new(<const char *>record.data, record.length)
                 else:
-                    status = SQ_BUSY  # too much to copy here
-                    ended = sq_read_end(&reader)
-                    payload = self.get_waiting(deadline_of(block, timeout), &tag)
-                    return payload if tag == 0 else self.decoded(tag, payload)
+                    item = bytes_new(<const char *>record.data, record.length)
+                if item != NULL:
+                    if not sq_intact(&self.ring, &record, payload_of(item, record.tag)):
+                        status = SQ_CHECKSUM
+                    sq_read_take(&reader, &record)
             ended = sq_read_end(&reader)
-            if ended and item != NULL:
-                Py_DECREF(item)
-                raise self.failure(ended)
-            if status == SQ_OK:
-                if item == NULL:
-                    raise MemoryError()
+            if item != NULL:
                 payload = <object>item
                 Py_DECREF(item)
+                if status or ended:
+                    raise self.failure(status or ended)
                 return payload if record.tag == 0 else self.decoded(record.tag, payload)
-            if item != NULL:
-                Py_DECREF(item)
+            if status == SQ_OK:
+                raise MemoryError()
+            if status != SQ_EMPTY or spun or not block or not sq_spin(&self.ring, SQ_CONSUMERS, 0):
+                break
+            spun = True  # a busy partner answers within the spin; giving up the GIL would take longer
         if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring, False)):
             raise self.failure(status)
         payload = self.get_waiting(deadline_of(block, timeout), &tag)
         return payload if tag == 0 else self.decoded(tag, payload)
 
+    @cython.binding(False)
     def get_nowait(self):
         """Take the oldest item out without waiting: ``get(block=False)``."""
         return self.get(False)

@@ -50,6 +50,9 @@ static inline bool sq_compare_exchange64(sq_word64 *word, uint64_t *expected, ui
 static inline uint32_t sq_exchange_full32(sq_word32 *word, uint32_t value) {
     return atomic_exchange_explicit(word, value, memory_order_seq_cst);
 }
+static inline uint64_t sq_exchange_full64(sq_word64 *word, uint64_t value) {
+    return atomic_exchange_explicit(word, value, memory_order_seq_cst);
+}
 static inline uint32_t sq_add_full32(sq_word32 *word, uint32_t value) {
     return atomic_fetch_add_explicit(word, value, memory_order_seq_cst);
 }

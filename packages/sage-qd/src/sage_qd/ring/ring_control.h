@@ -16,7 +16,7 @@ static inline int sq_drop_all(sq_ring *ring, uint32_t *dropped) {
             return sq_poison(ring, "tail", offsetof(sq_header, tail), tail, head);
         *dropped = sq_items(tail) - sq_items(head);
         sq_store64(&side->other_cache, tail);
-        sq_store_release64(&header->head, tail); /* W2 */
+        sq_exchange_full64(&header->head, tail); /* W2, and F1 where no lock is freed */
         SQ_POINT(take_released);
         sq_store64(&side->count, sq_load64(&side->count) + *dropped);
     } else {

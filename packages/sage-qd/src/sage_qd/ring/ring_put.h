@@ -54,7 +54,7 @@ SQ_HOT bool sq_write_fits(sq_writer *writer, uint32_t units) {
     return used + units <= writer->map->capacity && items < writer->ring->max_items;
 }
 
-static __attribute__((noinline)) int sq_write_look_again(sq_writer *writer, uint32_t units) {
+SQ_HOT int sq_write_look_again(sq_writer *writer, uint32_t units) {
     sq_header *header = writer->ring->header;
 #ifdef SQ_PLANT_HEAD_NOT_LOOKED_UP
     uint64_t head = writer->head;
@@ -145,7 +145,10 @@ SQ_HOT int sq_write_end(sq_writer *writer) {
 #ifdef SQ_PLANT_RELAXED_PUBLISH
         sq_store64(&header->tail, writer->tail);
 #else
-        sq_store_release64(&header->tail, writer->tail); /* W1 */
+        if (__builtin_expect(ring->mode & SQ_MODE_SINGLE_PRODUCER, 0))
+            sq_exchange_full64(&header->tail, writer->tail); /* W1, and F1 where no lock is freed */
+        else
+            sq_store_release64(&header->tail, writer->tail); /* W1 */
 #endif
         SQ_POINT(put_published);
         sq_store64(&header->producers.count, sq_load64(&header->producers.count) + writer->items);

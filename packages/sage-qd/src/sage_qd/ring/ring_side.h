@@ -124,7 +124,7 @@ static int sq_settle(sq_ring *ring, const sq_map *map) {
     if (head != start) {
         /* Counted down first: see sq_live_items(). */
         sq_store32(&leases->taken, sq_load32(&leases->taken) - (sq_items(head) - sq_items(start)));
-        sq_store_release64(&ring->header->head, head); /* W2 */
+        sq_exchange_full64(&ring->header->head, head); /* W2, and F1 where no lock is freed */
         SQ_POINT(ack_released);
         uint64_t cursor = sq_load64(&leases->cursor);
         if (sq_units(cursor) - sq_units(start) < sq_units(head) - sq_units(start)) sq_store64(&leases->cursor, head);
@@ -165,10 +165,8 @@ static __attribute__((noinline, cold)) int sq_recover(sq_ring *ring, enum sq_whi
 }
 
 SQ_HOT void sq_leave(sq_ring *ring, enum sq_which which) {
-    if (__builtin_expect(ring->mode & sq_role_bit(which), 0))
-        sq_full_fence(); /* F1, where no lock is freed */
-    else
-        sq_lock_free(&sq_side_of(ring, which)->lock);
+    /* With a role there is no lock to free; who moved a position has made the full fence (F1) with it. */
+    if (__builtin_expect(!(ring->mode & sq_role_bit(which)), 1)) sq_lock_free(&sq_side_of(ring, which)->lock);
 }
 
 /* The lock is not free, or its last owner died, or the ring was resized. */

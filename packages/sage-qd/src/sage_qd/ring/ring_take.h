@@ -72,7 +72,7 @@ SQ_HOT int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
 }
 
 /* Nothing between `at` and the tail last seen: look at the tail itself. */
-static __attribute__((noinline)) int sq_read_look_again(sq_reader *reader) {
+SQ_HOT int sq_read_look_again(sq_reader *reader) {
     sq_header *header = reader->ring->header;
 #ifdef SQ_PLANT_TAIL_BEFORE_STATE
     uint64_t seen_tail = sq_load_acquire64(&header->tail);
@@ -218,7 +218,10 @@ SQ_HOT int sq_read_end(sq_reader *reader) {
 #ifdef SQ_PLANT_RELAXED_RELEASE
         sq_store64(&header->head, reader->at);
 #else
-        sq_store_release64(&header->head, reader->at); /* W2 */
+        if (__builtin_expect(ring->mode & SQ_MODE_SINGLE_CONSUMER, 0))
+            sq_exchange_full64(&header->head, reader->at); /* W2, and F1 where no lock is freed */
+        else
+            sq_store_release64(&header->head, reader->at); /* W2 */
 #endif
         SQ_POINT(take_released);
         sq_store64(&header->consumers.count, sq_load64(&header->consumers.count) + reader->items);
