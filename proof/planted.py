@@ -17,7 +17,9 @@ import row
 
 BOUND = 20
 SECONDS_EACH = 90
-QUICK = ("-w",)  # dozens of builds: no optimisation; a planted bug makes warnings, and the plain build is checked elsewhere
+QUICK = (
+    "-w",
+)  # dozens of builds: no optimisation; a planted bug makes warnings, and the plain build is checked elsewhere
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Plant:
 
 
 PLANTS = (
-    Plant("COMMIT_BEFORE_COPY", "an item is published before its bytes are there", ("an_item_is_not_seen_before_it_is_complete",)),
+    Plant("COMMIT_BEFORE_COPY", "an item is published before its bytes are there",
+    ("an_item_is_not_seen_before_it_is_complete",)),
     Plant("RELEASE_BEFORE_COPY", "room is given back before the bytes were copied out",
           ("room_is_not_free_before_the_bytes_were_copied_out",)),
     Plant("RELAXED_PUBLISH", "the store that publishes has no release order", race=True),
@@ -74,12 +77,13 @@ PLANTS = (
     Plant("CURSOR_FORGOTTEN", "a returned item is never found again", ("a_returned_item_comes_first_and_counts_the_attempt",)),
     Plant("FRONTIER_FORGOTTEN", "recovery and sweep stop before the last leased item",
           ("leases_of_a_killed_process_come_back",)),
-    Plant("FENCE_FORGOTTEN", "an answer to a lease that is over counts", ("an_answer_to_a_lease_that_is_over_is_fenced",)),
+    Plant("FENCE_FORGOTTEN", "an answer to a lease that is over counts",
+    ("an_answer_to_a_lease_that_is_over_is_fenced",)),
     Plant("LEASE_BEFORE_DISORDER", "an item is marked before the ring says that it may be",
           ("the_lease_of_a_killed_process_comes_back",)),
     Plant("NO_SWEEP", "leases of dead processes stay with them", ("leases_of_a_killed_process_come_back",)),
-    Plant("SLOT_FREED_FIRST", "a sweep frees the slot before it gave the leases back", ("a_killed_sweep_loses_nothing",)),
-    Plant("SLOT_EPOCH_IGNORED", "a sweep frees a slot that changed hands meanwhile",
+    Plant("SLOT_FREED_FIRST", "a sweep frees the slot before it gave the leases back",
+    ("a_killed_sweep_loses_nothing",)), Plant("SLOT_EPOCH_IGNORED", "a sweep frees a slot that changed hands meanwhile",
           ("a_sweep_spares_a_slot_that_changed_hands_meanwhile",)),
     Plant("FORK_UNNOTICED", "a forked child acts as its parent", ("a_forked_child_is_a_party_of_its_own",)),
 )  # fmt: skip

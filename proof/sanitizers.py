@@ -18,7 +18,8 @@ import row
 SECONDS = {False: 10, True: 1800}  # of traffic, each form
 SECONDS_AT_ONCE = 10  # one run of `stress` remembers every item, so it is short
 OPERATIONS = {False: 1_000_000, True: 1_000_000_000}  # at least, all runs together
-# The thread sanitizer's own runtime waits for itself when a mapped page goes away under it: nothing of ours to see there.
+# The thread sanitizer's own runtime waits for itself when a mapped page goes away under it: nothing of ours to see
+# there.
 NOT_UNDER_THREAD_SANITIZER = ("-a_file_that_shrank_is_an_error_and_no_signal",)
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=66",  # tests end as they are, with rings still open
@@ -77,7 +78,10 @@ def main(only: str = "") -> int:
     name = f"R24-{only}" if only else "R24"
     least = OPERATIONS[options.long]
     ledger = row.Row.begin(
-        options, name, f"reports of {', '.join(kind.name for kind in kinds)} (with UBSan)", f"0, at least {least:,} operations"
+        options,
+        name,
+        f"reports of {', '.join(kind.name for kind in kinds)} (with UBSan)",
+        f"0, at least {least:,} operations",
     )
     compiler = "clang" if shutil.which("clang") else "cc"
     operations, bad = 0, []

@@ -5,9 +5,9 @@
  *
  * Runs in rounds. Each round has a ring of another shape, three producers and three consumers in processes of their
  * own, and a supervisor (this process) that kills about one of them each millisecond. Then the killing stops, the ring
- * is drained, and the fates of all items are settled (storm.h). Ends with a JSON line when KILLS are done or SECONDS are
- * over. Built with -DSQ_FAULT_POINTS there are delays at fault points as well, and what a killed consumer had in its
- * hands is told apart by how far it had come.
+ * is drained, and the fates of all items are settled (storm.h). Ends with a JSON line when KILLS are done or SECONDS
+ * are over. Built with -DSQ_FAULT_POINTS there are delays at fault points as well, and what a killed consumer had in
+ * its hands is told apart by how far it had come.
  */
 #include "storm.h"
 
@@ -363,7 +363,7 @@ static bool report(accounts all, uint64_t hung, uint64_t rounds, double seconds)
      * is well. kill_sweep.c looks at each of those instructions. Without marks nothing tells. */
     uint64_t vanished = MARKS ? all.doubtful : 0;
     if (!MARKS || vanished <= kills / KILLS_PER_CHANCE) all.gone += all.doubtful, vanished = 0;
-    printf("%llu rounds, %.0f kills/s, %llu items, %llu of unknown outcome, %llu gone with a consumer that was killed\n",
+    printf("%llu rounds, %.0f kills/s, %llu items, %llu of unknown outcome, %llu gone with a killed consumer\n",
            (unsigned long long)rounds, (double)kills / seconds, (unsigned long long)all.items,
            (unsigned long long)all.unknown, (unsigned long long)all.gone);
     if (board->bad_status) printf("    first unexpected status: %d\n", board->first_bad_status);

@@ -118,10 +118,9 @@ def run_trial(peer: Peer, seed: int, kill_limit: int) -> Trial:
             roles[role] = start(peer, queue, received, role)
             stopped = await_progress(received, roles)
     finally:
-        for process in roles:
-            with contextlib.suppress(ProcessLookupError):  # it ended with an exception and was waited for
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
+        for process in filter(None, roles):
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
         for end in ("cancel_join_thread", "close"):
             getattr(queue, end, lambda: None)()
     return Trial(kills, stopped)
@@ -155,12 +154,13 @@ def work(peer: Peer, queue: Any, received: mmap.mmap, role: int) -> None:
 
 
 def await_progress(received: mmap.mmap, roles: list[int]) -> str:
-    """Wait until a consumer has received something more; says why when that does not come."""
+    """Wait until a consumer has received something more; says why when that does not come, and forgets who ended."""
     before, end = received[:], time.monotonic() + STANDSTILL_SECONDS
     while received[:] == before:
         for role, process in enumerate(roles):
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
+                roles[role] = 0  # waited for: the number may belong to somebody else by now
                 return f"{'producer' if role < PRODUCERS else 'consumer'} ended, status {status}"
         if time.monotonic() > end:
             return f"nothing received for {STANDSTILL_SECONDS:.0f} s"

@@ -2,8 +2,8 @@
  * died in the middle. Used instruction by instruction (kill_sweep.c) and fault point by fault point (points.c).
  *
  * A bench is a small ring in a known state with a survivor's handle on it. The victim is a forked child that performs
- * one operation on the handle it inherited. Afterwards the survivor is asked: the items that must be there are whole and
- * in order, the others are gone, nothing leaked, and a full round of filling and draining works.
+ * one operation on the handle it inherited. Afterwards the survivor is asked: the items that must be there are whole
+ * and in order, the others are gone, nothing leaked, and a full round of filling and draining works.
  */
 #ifndef SAGE_PROOF_SWEEP_H
 #define SAGE_PROOF_SWEEP_H

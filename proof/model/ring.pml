@@ -6,8 +6,11 @@
  * Checked: every item is published and taken once, in the same order, whole (two halves with equal numbers); counters
  * agree with positions whenever a lock is free; nobody is stuck for ever (no invalid end state).
  *
- * Configuration (-D): PRODUCERS, CONSUMERS, ITEMS of each producer, CAPACITY, CRASHES; SLICES: sleepers may wake without
- * being woken (as they do after 50 ms). Without SLICES and crashes, every wake-up must come from the event counts.
+ * Configuration (-D): PRODUCERS, CONSUMERS, ITEMS of each producer, CAPACITY, and one of two halves of the proof:
+ *   CRASHES  how often somebody is killed. A sleeper looks again after a slice, so it is not modelled how it is woken: it
+ *            waits for what it needs, or for a lock whose owner died.
+ *   none     nobody is killed and slices do not exist: every wake-up must come from the event counts. QUOTA: each consumer
+ *            takes so many items and leaves, so that no other consumer can do the work of one that was not woken.
  * Planted errors: PLANT_COMMIT_FIRST, PLANT_RELEASE_FIRST, PLANT_LOCK_NOT_ROBUST, PLANT_REPAIR_FORGOTTEN,
  * PLANT_REPAIR_BY_ADDING, PLANT_WAKE_FIRST, PLANT_NO_SECOND_LOOK, PLANT_MARKS_FORGOTTEN.
  */
@@ -25,6 +28,12 @@
 #endif
 #ifndef CRASHES
 #define CRASHES 0
+#endif
+
+#ifdef QUOTA
+#define COUNTED 1
+#else
+#define COUNTED 0
 #endif
 
 #define PARTIES (PRODUCERS + CONSUMERS)
@@ -66,6 +75,7 @@ inline take_lock(lock, count, position) {
 
 /* Clears the marks, moves the turn, wakes one; gives the marks of those who sleep on back. */
 inline wake_one(marks, turn, asleep) {
+#if CRASHES == 0
     if
     :: marks > 0 ->
         atomic { found = marks; marks = 0 };
@@ -93,10 +103,16 @@ inline wake_one(marks, turn, asleep) {
         fi
     :: else
     fi
+#else
+    skip
+#endif
 }
 
 /* `ready` is what the sleeper waits for. */
-inline sleep_until_woken(marks, turn, asleep, ready) {
+inline sleep_until_woken(marks, turn, asleep, ready, lock) {
+#if CRASHES > 0
+    (ready || lock == DIED)
+#else
     key = turn;
     marks++;
     if
@@ -110,13 +126,10 @@ inline sleep_until_woken(marks, turn, asleep, ready) {
             :: else
             fi
         };
-#ifdef SLICES
-        atomic { true -> asleep = asleep & ~MINE }
-#else
-        !(asleep & MINE)
-#endif
+        (!(asleep & MINE) || NO_MORE) /* when all is done, it may go home */
     fi;
     key = 0
+#endif
 }
 
 #define ROOM (tail - head < CAPACITY)
@@ -130,7 +143,7 @@ inline put_one(item) {
        if
        :: tail - head >= CAPACITY ->
            put_lock = 0;
-           sleep_until_woken(not_full_marks, not_full_turn, asleep_full, ROOM)
+           sleep_until_woken(not_full_marks, not_full_turn, asleep_full, ROOM, put_lock)
        :: else ->
 #ifdef PLANT_COMMIT_FIRST
            atomic { order[tail] = item; tail++ };
@@ -177,20 +190,6 @@ inline die() {
     }
 }
 
-/* The last producer to end lets the consumers know, as shutdown does. */
-inline end_producing() {
-    atomic {
-        producers_left--;
-        if
-        :: producers_left == 0 ->
-            not_empty_turn++;
-            not_empty_marks = 0;
-            asleep_empty = 0
-        :: else
-        fi
-    }
-}
-
 proctype producer(byte me) {
     byte number, found, woken, key;
     bool inherited;
@@ -200,21 +199,27 @@ proctype producer(byte me) {
         :: else -> break
         od
     } unless { killed[me] -> die() };
-    end_producing()
+    producers_left--
 }
 
 proctype consumer(byte me) {
-    byte copy_first, copy_second, found, woken, key;
+    byte copy_first, copy_second, found, woken, key, own;
     bool inherited;
     {
         do
-        :: take_lock(get_lock, get_count, head);
+#ifdef QUOTA
+        :: own == QUOTA -> break
+        :: own < QUOTA ->
+#else
+        ::
+#endif
+           take_lock(get_lock, get_count, head);
            if
            :: tail == head ->
                get_lock = 0;
                if
                :: NO_MORE -> break
-               :: else -> sleep_until_woken(not_empty_marks, not_empty_turn, asleep_empty, (CONTENT || NO_MORE))
+               :: else -> sleep_until_woken(not_empty_marks, not_empty_turn, asleep_empty, (CONTENT || NO_MORE), get_lock)
                fi
            :: else ->
 #ifdef PLANT_RELEASE_FIRST
@@ -227,7 +232,7 @@ proctype consumer(byte me) {
 #endif
                get_count = get_count + 1;
                get_lock = 0;
-               atomic { copy_first = 0; copy_second = 0 };
+               atomic { copy_first = 0; copy_second = 0; own = own + COUNTED };
                wake_one(not_full_marks, not_full_turn, asleep_full)
            fi
         od

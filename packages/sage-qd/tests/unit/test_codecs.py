@@ -273,7 +273,7 @@ def test_buffers_are_aligned_within_the_record() -> None:
         assert (array.ctypes.data - start) % 64 == 0
 
 
-def test_encoding_expects_buffers_after_buffers_and_forgets_them_again() -> None:
+def test_only_messages_with_buffers_come_in_parts() -> None:
     codec = get_codec("pickle")
     messages = [1, numpy.arange(3), numpy.arange(3), 2, 3, [numpy.arange(3)]]
 

@@ -72,7 +72,7 @@ def test_an_encoder_may_return_plain_bytes_which_get_tag_one(ring: Ring) -> None
 
 
 def test_the_plain_decoder_takes_the_place_of_the_decoder_for_tag_one(ring: Ring) -> None:
-    ring.set_codec(None, lambda tag, payload: ("other", tag), lambda payload: ("plain", bytes(payload)))
+    ring.set_codec(None, lambda tag, payload: ("other", tag), plain_decoder=lambda payload: ("plain", bytes(payload)))
     ring.put_vectored([b"a"], tag=1)
     ring.put_vectored([b"b"], tag=2)
     ring.put_vectored([b"c"], tag=1)

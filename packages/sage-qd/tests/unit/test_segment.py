@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sage_qd import errors
-from sage_qd.ring import Ring, attach, attach_or_create, create, list_segments
+from sage_qd.ring import Ring, attach, attach_or_create, create, list_segments, segment
 
 pytestmark = pytest.mark.timeout(60)
 NewRing = Callable[..., Ring]
@@ -207,3 +207,20 @@ for _ in range(300):
     for process in processes:
         process.finish()
     assert list_segments(namespace) == []
+
+
+def test_attach_looks_again_when_the_last_one_left_between_open_and_lock(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = create("ring", namespace=namespace)
+    opened_file = segment._opened
+
+    def open_and_let_the_last_one_leave(where: str, shown: str) -> int:
+        descriptor = opened_file(where, shown)
+        ring.close()
+        return descriptor
+
+    monkeypatch.setattr(segment, "_opened", open_and_let_the_last_one_leave)
+
+    with pytest.raises(errors.QueueNotFoundError):
+        attach("ring", namespace=namespace)

@@ -8,6 +8,7 @@ import pytest
 
 from sage_qd import ring as rings
 from sage_qd.ring import Ring, attach, clean_segments, create, list_segments
+from sage_qd.ring.segment import is_last
 
 pytestmark = pytest.mark.timeout(60)
 NewRing = Callable[..., Ring]
@@ -140,3 +141,24 @@ with create("ring", namespace=sys.argv[1]) as ring:
     assert [process.hear() for _ in range(4)] == ["0o700", "0o700", "0o600", "0o600"]
     process.finish()
     assert stat.S_IMODE(Path(rings.directory()).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("answers", "last"),
+    [
+        ([True], True),
+        ([False, True, False], False),  # others share it
+        ([False, True, True], True),  # who looked is gone already
+        ([False, False, True], True),  # who looked goes while we ask again
+        ([False, False, False, True, False], False),
+    ],
+)
+def test_the_last_one_asks_again_before_it_believes_in_others(
+    monkeypatch: pytest.MonkeyPatch, answers: list[bool], last: bool
+) -> None:
+    """Exclusive, shared, exclusive, ...: what each try of a lock answers, and what follows from it."""
+    script = iter(answers)
+    monkeypatch.setattr("sage_qd.ring.segment.locked", lambda descriptor, kind: next(script))
+
+    assert is_last(-1) is last
+    assert list(script) == []

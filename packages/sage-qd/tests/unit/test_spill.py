@@ -201,3 +201,12 @@ def test_an_unlinked_ring_keeps_its_spilled_items(small: Ring) -> None:
     small.put(LARGE)
 
     assert [small.get(), small.get(), files(small)] == [LARGE, LARGE, []]
+
+
+def test_an_unlinked_ring_whose_folder_is_gone_can_be_cleared_and_shut_down(small: Ring, new_ring: NewRing) -> None:
+    small.put_many([b"x", b"y"])
+    small.unlink()
+    new_ring("other").close()  # takes the empty folder along
+    assert not Path(small.path or "").parent.exists()
+
+    assert (small.clear(), small.shutdown(immediate=True)) == (2, 0)

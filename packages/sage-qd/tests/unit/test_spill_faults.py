@@ -75,25 +75,24 @@ hear()
         assert (lease.attempt, lease.value) == (1, LARGE)
 
 
-def test_cleaning_leaves_a_ring_with_a_single_consumer_in_peace(
-    new_ring: NewRing, namespace: str, start: Callable
+def test_orphans_beside_a_ring_with_a_single_consumer_wait_for_its_end(
+    new_ring: NewRing, start: Callable, eventually: Callable, namespace: str
 ) -> None:
-    """Its consumer works without the lock; whoever walked its records meanwhile would take them for damage."""
-    new_ring(capacity_bytes=4096, single_consumer=True, spill_threshold=8)
-    pair = [
-        start(f"""
-with attach("ring", namespace=sys.argv[1]) as ring:
-    for _ in range(3000):
-        {call}
+    """Its consumer works without the lock; whoever walked its records to find orphans could take them for damage."""
+    ring = new_ring(max_items=1, single_consumer=True, spill_threshold=1000)
+    ring.put(b"x")
+    process = start("""
+ring = attach("ring", namespace=sys.argv[1])
+say("ready")
+ring.put(b"y" * 100_000)
 """)
-        for call in ("ring.put(b'123456789')", "ring.get()")
-    ]
+    process.hear()
+    eventually(lambda: ring.stats().put_waiters)
+    process.kill()
 
-    while any(process.process.poll() is None for process in pair):
-        clean_segments(namespace)
-
-    for process in pair:
-        process.finish()
+    assert (clean_segments(namespace), len(files(ring))) == ([], 1)
+    ring.close()
+    assert files(ring) == []
 
 
 # -- Files that somebody spoiled --------------------------------------------------------------------------------------

@@ -14,14 +14,17 @@ The top bit of a size says that the buffer was read-only. Each buffer starts at 
 the record. The ring starts records at multiples of 16 bytes and spill segments at a page, so an array is aligned for
 every type of numpy (16) always, and to a cache line (64) where the record is.
 
-Most messages have no buffers. The first attempt therefore pickles with a callback that fails on the first buffer, which
-costs nothing when there is none; only then buffers are collected. After a message with buffers, the next one is
-collected at once, until one comes without.
+Most messages have no buffers. A ring therefore asks ``PLAIN`` first, which is ``pickle.dumps`` with a callback that
+fails on
+the first buffer; only then buffers are collected, by `PickleCodec.encode`. After a message with buffers, the ring
+collects the next one at once, until one comes without.
 """
 
 import pickle
 import struct
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
 
 from sage_qd.codecs.base import (
     PICKLE_BUFFERS_TAG,
@@ -32,7 +35,7 @@ from sage_qd.codecs.base import (
     refuse_tag,
 )
 
-__all__ = ["BUFFER_ALIGNMENT", "PickleCodec"]
+__all__ = ["BUFFER_ALIGNMENT", "PLAIN", "PickleCodec"]
 
 BUFFER_ALIGNMENT: Final = 64
 _PROTOCOL: Final = 5
@@ -40,9 +43,10 @@ _PREFIX: Final = struct.Struct("<IIQ")
 _ENTRY: Final = struct.Struct("<QQ")
 _READ_ONLY: Final = 1 << 63
 _ZEROS: Final = bytes(BUFFER_ALIGNMENT)
-# Called with the first out-of-band buffer; it cannot be iterated, so the attempt ends with a TypeError. A function
-# written in Python that raises would do the same; this one adds nothing to a message without buffers.
-_FAIL_ON_BUFFER: Final[Any] = iter
+# ``iter`` is called with the first out-of-band buffer; it cannot be iterated, so the attempt ends with a TypeError. A
+# function written in Python that raises would do the same; this one adds nothing to a message without buffers.
+PLAIN: Final[Callable[[Any], bytes]] = partial(pickle.dumps, protocol=_PROTOCOL, buffer_callback=cast(Any, iter))
+"""Pickle a message without buffers; TypeError for one that has some, or cannot be pickled."""
 
 
 class PickleCodec:
@@ -57,19 +61,10 @@ class PickleCodec:
     number: Final = 1
     runs_code: Final = True
 
-    def __init__(self) -> None:
-        self._expects_buffers = False  # a guess: being wrong costs one more attempt, so threads may share it
-
     def encode(self, message: Any) -> Encoded:
         """Pickle a message; errors of the message's own methods pass through."""
-        if not self._expects_buffers:
-            try:
-                return PICKLE_TAG, (pickle.dumps(message, _PROTOCOL, buffer_callback=_FAIL_ON_BUFFER),)
-            except TypeError:  # a buffer, or a message that cannot be pickled: the second attempt tells
-                pass
         buffers: list[pickle.PickleBuffer] = []
         stream = pickle.dumps(message, _PROTOCOL, buffer_callback=buffers.append)
-        self._expects_buffers = bool(buffers)
         return _with_buffers(stream, buffers) if buffers else (PICKLE_TAG, (stream,))
 
     def decode(self, tag: int, payload: Payload) -> Any:

@@ -6,11 +6,13 @@ methods as its own: a put is one call of compiled code, with no Python in betwee
 """
 
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 from sage_qd.codecs import codec_name, get_codec
+from sage_qd.codecs.pickled import PLAIN, PickleCodec
 from sage_qd.errors import (
     GeometryMismatchError,
     NotShareableError,
@@ -86,7 +88,10 @@ class SageQueue(Queue[T]):
             found = codec_name(ring.codec)
             ring.close()
             raise UntrustedPayloadError(codec=found, allowed=[codec])
-        ring.set_codec(chosen.encode, chosen.decode)
+        if isinstance(chosen, PickleCodec):
+            ring.set_codec(chosen.encode, chosen.decode, plain_encoder=PLAIN, plain_decoder=pickle.loads)
+        else:
+            ring.set_codec(chosen.encode, chosen.decode)
         self._ring = ring
         self._codec = codec
         self._queue_id = queue_id

@@ -108,6 +108,7 @@ cdef extern from "ring.h" nogil:
     int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns)
     bint sq_ready(sq_ring *ring)
 
+    int sq_note_dropped(sq_ring *ring, bint wait, uint64_t dropped)
     int sq_clear(sq_ring *ring, bint wait, uint32_t *dropped)
     int sq_shutdown(sq_ring *ring, bint immediate, uint32_t *dropped)
     int sq_resize(sq_ring *ring, uint64_t capacity_bytes, uint64_t deadline_ns)
@@ -124,6 +125,8 @@ cdef class Ring:
     cdef uint64_t spill_above     # payloads longer than this go to a spill file
     cdef object encoder           # object -> (tag, parts), or None: bytes-like objects only
     cdef object decoder           # (tag, buffer) -> object, or None
+    cdef object plain_encoder     # object -> bytes or TypeError, or None
+    cdef bint in_parts            # the last object came in parts, so the next one may
     cdef object plain_decoder     # buffer -> object for tag 1, or None
     cdef list pending             # (tag, payload) taken out, but the decoder was interrupted; None when there are none
     cdef object segment           # where it lives: see segment.py
@@ -136,6 +139,7 @@ cdef class Ring:
     cdef int check(self) except -1
     cdef object failure(self, int status)
     # write side
+    cdef object encoded(self, object item)
     cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1
     cdef int put_waiting(
         self, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags, uint64_t deadline_ns) except -1

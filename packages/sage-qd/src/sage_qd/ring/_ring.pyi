@@ -14,6 +14,7 @@ from sage_qd.ring.stats import RingStats
 _Seconds: TypeAlias = SupportsFloat | None
 _Encoder: TypeAlias = Callable[[Any], bytes | tuple[int, Sequence[Buffer]]]
 _Decoder: TypeAlias = Callable[[int, Any], Any]
+_PlainEncoder: TypeAlias = Callable[[Any], bytes]
 _PlainDecoder: TypeAlias = Callable[[Any], Any]
 
 LAYOUT_VERSION: int
@@ -48,12 +49,17 @@ class Ring:
     def _after_fork(self, fd: int) -> None: ...
     # What it answers is ``Any`` where a codec decides the type; without one it is ``bytes``.
     def set_codec(
-        self, encoder: _Encoder | None, decoder: _Decoder | None, plain_decoder: _PlainDecoder | None = None
+        self,
+        encoder: _Encoder | None,
+        decoder: _Decoder | None,
+        *,
+        plain_encoder: _PlainEncoder | None = None,
+        plain_decoder: _PlainDecoder | None = None,
     ) -> None: ...
 
     # -- Write side
-    def put(self, data: object, block: bool = True, timeout: _Seconds = None) -> None: ...
-    def put_nowait(self, data: object) -> None: ...
+    def put(self, item: object, block: bool = True, timeout: _Seconds = None) -> None: ...
+    def put_nowait(self, item: object) -> None: ...
     def put_vectored(
         self, parts: Iterable[Buffer], tag: int = 0, block: bool = True, timeout: _Seconds = None
     ) -> None: ...

@@ -38,6 +38,16 @@ static inline int sq_drop_all(sq_ring *ring, uint32_t *dropped) {
     return SQ_OK;
 }
 
+/* Items that clear() had to take one by one, because they have spill files. */
+static inline int sq_note_dropped(sq_ring *ring, bool wait, uint64_t dropped) {
+    int status = sq_enter(ring, SQ_CONSUMERS, wait);
+    if (status) return status;
+    sq_side *side = &ring->header->consumers;
+    sq_store64(&side->high_water, sq_load64(&side->high_water) + dropped);
+    sq_leave(ring, SQ_CONSUMERS);
+    return SQ_OK;
+}
+
 static inline int sq_clear(sq_ring *ring, bool wait, uint32_t *dropped) {
     *dropped = 0;
     int status = sq_enter(ring, SQ_CONSUMERS, wait);

@@ -52,10 +52,17 @@ SQ_HOT int sq_poison(sq_ring *ring, const char *field, uint64_t offset, uint64_t
     return SQ_CORRUPT;
 }
 
-static __attribute__((noinline, cold)) int sq_poisoned(sq_ring *ring) {
+static __attribute__((noinline, cold)) void sq_note_poison(sq_ring *ring) {
     sq_control *control = &ring->header->control;
-    if (sq_load32(&ring->broken)) return sq_fail(&ring->fault, SQ_CORRUPT, "file size", 0, 0, ring->header_bytes);
-    return sq_fail(&ring->fault, SQ_CORRUPT, "poisoned", sq_load64(&control->poison) - 1, sq_load32(&control->poisoned_by), 0);
+    if (sq_load32(&ring->broken))
+        sq_note_fault(&ring->fault, "file size", 0, 0, ring->header_bytes);
+    else
+        sq_note_fault(&ring->fault, "poisoned", sq_load64(&control->poison) - 1, sq_load32(&control->poisoned_by), 0);
+}
+/* Somebody found damage earlier, or the file shrank. Always returns SQ_CORRUPT. */
+SQ_HOT int sq_poisoned(sq_ring *ring) {
+    sq_note_poison(ring);
+    return SQ_CORRUPT;
 }
 
 static inline sq_record_header *sq_record_at(const sq_map *map, uint64_t position) {

@@ -17,7 +17,7 @@ import re
 import stat
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from sage_qd.errors import (
 )
 from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, wait_any
 from sage_qd.ring.spill import SpillFiles, free_bytes, is_unlocked, link_into_place, remove_if_there
+from sage_qd.ring.stats import RingStats
 
 MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -118,6 +119,10 @@ class Segment:
         except FileNotFoundError:
             return True
         return (found.st_dev, found.st_ino) != self._identity
+
+    def stats(self, figures: Mapping[str, object], descriptor: int) -> RingStats:
+        """The counters of the ring as one value."""
+        return RingStats.of(figures, unlinked=self.unlinked(descriptor))
 
     def free_bytes(self) -> int | None:
         """What the file system has left."""

@@ -99,7 +99,10 @@ class SpillFiles:
     def listed(self) -> list[str]:
         """All files there are, in no order."""
         folder, prefix = os.path.split(self.prefix)
-        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(prefix)]
+        try:
+            return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(prefix)]
+        except FileNotFoundError:  # an unlinked ring's folder goes when nothing is in it any more
+            return []
 
     def unlocked(self) -> list[str]:
         """Those whose writer is done, or dead."""
