@@ -1,5 +1,5 @@
-/* Tests of recovery: a child is killed at every fault point of an operation, in several start states; what is left must be
- * what was there before, plus or minus what the operation may have done, and the ring must be as good as new. */
+/* Tests of recovery: a child is killed at every fault point of an operation, in several start states; what is left must
+ * be what was there before, plus or minus what the operation may have done, and the ring must be as good as new. */
 #ifndef SAGE_PROOF_CORE_CRASH_H
 #define SAGE_PROOF_CORE_CRASH_H
 
@@ -43,8 +43,8 @@ static void crash_second(int fd) {
 }
 
 static void crash_fail(const char *what, long long value) {
-    failed(__FILE__, __LINE__, "state %s, killed at hit %u (second at %u): %s (%lld)", state_names[crash_state], crash_hit,
-           second_hit, what, value);
+    failed(__FILE__, __LINE__, "state %s, killed at hit %u (second at %u): %s (%lld)", state_names[crash_state],
+           crash_hit, second_hit, what, value);
 }
 #define EXPECT(condition, value)                                                                                       \
     do {                                                                                                               \

@@ -157,7 +157,8 @@ static void every_field_of_the_identity_is_checked(void) {
             uint8_t byte, changed;
             sq_ring *ring;
             CHECK_IS(pread(fd, &byte, 1, (off_t)at), 1);
-            changed = change == 0 ? (uint8_t)~byte : change == 1 ? byte ^ 1 : change == 2 ? byte ^ 0x80 : (uint8_t)(byte + 1);
+            const uint8_t others[] = {(uint8_t)~byte, byte ^ 1, byte ^ 0x80, (uint8_t)(byte + 1)};
+            changed = others[change];
             CHECK_IS(pwrite(fd, &changed, 1, (off_t)at), 1);
             int status = try_join(fd, &ring);
             CHECK(status == SQ_CORRUPT || status == SQ_INCOMPATIBLE);
@@ -197,8 +198,8 @@ static void a_signed_lie_is_found(void) {
 }
 
 static void a_geometry_outside_the_file_is_damage(void) {
-    const uint64_t words[] = {0, ~0ull, sq_geometry(5, 9, 0), sq_geometry(4, 8, 0), sq_geometry(6, 8, 0), sq_geometry(5, 7, 0),
-                              sq_geometry(5, 31, 0), sq_geometry((1ull << 40) - 1, 8, 0), sq_geometry(0, 8, 0)};
+    const uint64_t words[] = {0, ~0ull, sq_geometry(5, 9, 0), sq_geometry(4, 8, 0), sq_geometry(6, 8, 0),
+                              sq_geometry(5, 7, 0), sq_geometry(5, 31, 0), sq_geometry((1ull << 40) - 1, 8, 0), sq_geometry(0, 8, 0)};
     for (size_t at = 0; at < sizeof words / sizeof *words; at++) {
         int fd = MAKE_RING(0);
         sq_ring *ring = join_ring(fd), *other;

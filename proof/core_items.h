@@ -91,7 +91,8 @@ static void items_wrap_at_every_offset(void) {
 
 /* Counters that start just below the end of 32 and 64 bits behave as those that start at 0. */
 static void counters_wrap_without_effect(void) {
-    const uint64_t starts[] = {(1ull << 16) - 3, (1ull << 31) - 3, (1ull << 32) - 3, (1ull << 32) - 200, ~0ull - 2, ~0ull - 90};
+    const uint64_t starts[] = {(1ull << 16) - 3,   (1ull << 31) - 3, (1ull << 32) - 3,
+                               (1ull << 32) - 200, ~0ull - 2,        ~0ull - 90};
     for (size_t units = 0; units < 6; units++)
         for (size_t items = 0; items < 6; items++) {
             int fd = MAKE_RING(.start_units = starts[units], .start_items = starts[items], .max_items = 20);

@@ -175,7 +175,8 @@ static void shutdown_wakes_sleepers_on_both_sides(void) {
         start_sleeper(&putter, join_ring(full), true);
         wait_until_marked(&ring->header->not_empty, 1);
         wait_until_marked(&filled->header->not_full, 1);
-        uint32_t before = sq_load32(&ring->header->not_empty.sequence), after = sq_load32(&filled->header->not_full.sequence);
+        uint32_t before = sq_load32(&ring->header->not_empty.sequence);
+        uint32_t after = sq_load32(&filled->header->not_full.sequence);
         CHECK_IS(sq_shutdown(ring, immediate, &dropped), SQ_OK);
         CHECK_IS(sq_shutdown(filled, immediate, &dropped), SQ_OK);
         CHECK_IS(sq_load32(&ring->header->not_empty.sequence), before + 1);
@@ -209,7 +210,7 @@ static void deadlines_are_never_early(void) {
     CHECK_IS(sq_get_wait(ring, bytes, sizeof bytes, &record, 0), SQ_EMPTY);
 }
 
-/* A thread that waits for the lock is woken when it is freed. It may be that its slice ended first, so: in one of many. */
+/* A thread that waits for the lock is woken when it is freed; or its slice ended first, so this looks at many. */
 static void *wait_for_lock(void *given) {
     sleeper *own = given;
     own->id = (uint32_t)syscall(SYS_gettid);

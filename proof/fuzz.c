@@ -43,7 +43,8 @@ static int moated_munmap(void *at, size_t length) { return munmap((uint8_t *)at 
 #define HANG_SECONDS 4
 
 typedef struct {
-    _Atomic uint64_t done, crashes, hangs, wrong, typed, same, returned, bounded, flips, calls, late, longest_ns, poisoned, attached;
+    _Atomic uint64_t done, attached, crashes, hangs, wrong, typed, same, returned, bounded;
+    _Atomic uint64_t flips, calls, late, longest_ns, poisoned;
     _Atomic uint64_t stop, first_bad;
     char note[256];
 } board;
@@ -161,7 +162,8 @@ static void note(course *seen, int status, const char *what) {
     digest(&seen->statuses, &status, sizeof status);
     if (names_trouble(status)) seen->typed = true;
     else if (status == SQ_BUSY || status == SQ_AGAIN) seen->busy = true;
-    else if (status != SQ_OK && status != SQ_EMPTY && status != SQ_FULL && status != SQ_TOO_SMALL && status != SQ_SPILLED_RECORD) {
+    else if (status != SQ_OK && status != SQ_EMPTY && status != SQ_FULL && status != SQ_TOO_SMALL &&
+             status != SQ_SPILLED_RECORD) {
         seen->wrong = true;
         snprintf(shared->note, sizeof shared->note, "%s answered status %d", what, status);
     }
@@ -198,7 +200,8 @@ static course take_course(bool wait) {
             note(&seen, draw(2) && !wait ? sq_nack(&ring, false, &record) : sq_ack(&ring, wait, &record), "ack");
         }
     }
-    while (taken++ < limit && (status = sq_get(&ring, bytes, sizeof bytes, &record)) == SQ_OK) digest_item(&seen, &record, bytes);
+    while (taken++ < limit && (status = sq_get(&ring, bytes, sizeof bytes, &record)) == SQ_OK)
+        digest_item(&seen, &record, bytes);
     note(&seen, status, "get");
     if (taken > limit) {
         seen.wrong = true;
@@ -231,7 +234,8 @@ static void damage(uint64_t number, uint64_t seed) {
     seed_random(seed * 0x100000001b3ull + number);
     int kind = (int)draw(IMAGES);
     restore(kind);
-    const uint64_t edges[] = {0, 1, ~0ull, 1ull << 31, 1ull << 32, 1ull << 63, 0x7fffffff, 255, 256, 257, CAPACITY, FILE_BYTES};
+    const uint64_t edges[] = {0,          1,   ~0ull, 1ull << 31, 1ull << 32, 1ull << 63,
+                              0x7fffffff, 255, 256,   257,        CAPACITY,   FILE_BYTES};
     uint32_t form = draw(10), times = 1 + draw(form == 0 ? 1 : 8);
     uint32_t live = offsetof(sq_header, histogram), from = 0, to = FILE_BYTES;
     if (form < 3) from = 128, to = live; /* control, positions, sides, leases */
@@ -242,7 +246,8 @@ static void damage(uint64_t number, uint64_t seed) {
         uint32_t at = from + draw(to - from);
         /* A lock word that names an owner costs a slice of waiting: seldom is enough. */
         uint32_t word = at & ~7u;
-        if ((word == offsetof(sq_header, producers.lock) || word == offsetof(sq_header, consumers.lock)) && draw(100)) continue;
+        bool lock = word == offsetof(sq_header, producers.lock) || word == offsetof(sq_header, consumers.lock);
+        if (lock && draw(100)) continue;
         switch (draw(5)) {
         case 0: bytes_of[at] ^= (uint8_t)(1u << draw(8)); break;
         case 1: bytes_of[at] = (uint8_t)draw(256); break;
@@ -314,8 +319,8 @@ static void run_bits(uint64_t first) {
             shared->bounded++;
         } else {
             shared->wrong++;
-            snprintf(shared->note, sizeof shared->note, "image %d, offset %llu bit %llu: other items, and no word about it", kind,
-                     (unsigned long long)bit / 8, (unsigned long long)bit % 8);
+            snprintf(shared->note, sizeof shared->note, "image %d, offset %llu bit %llu: other items, and no word about it",
+                     kind, (unsigned long long)bit / 8, (unsigned long long)bit % 8);
             printf("    %s\n", shared->note);
         }
         shared->done = at + 1;
@@ -365,7 +370,7 @@ static void use_it(uint64_t seed) {
         int fd = open_again(file), status;
         uint64_t start = sq_now_ns();
         status = sq_attach(&ring, fd);
-        note_call(start, 5200000000ull, status); /* has no time limit of its own: waits 5 s for another that adopts the file */
+        note_call(start, 5200000000ull, status); /* no time limit of its own: waits 5 s for one that adopts the file */
         if (status) {
             close(fd);
             continue;
@@ -446,8 +451,8 @@ static void survive(int mode, uint64_t count, uint64_t seed) {
         close(watched);
         if (WIFEXITED(how) && WEXITSTATUS(how) == 0) return;
         if (shared->crashes + shared->hangs == 0) shared->first_bad = shared->done;
-        printf("    %s at number %llu (how %d), seed %llu\n", hang ? "hang" : "crash", (unsigned long long)shared->done, how,
-               (unsigned long long)seed);
+        printf("    %s at number %llu (how %d), seed %llu\n", hang ? "hang" : "crash",
+               (unsigned long long)shared->done, how, (unsigned long long)seed);
         if (hang) shared->hangs++;
         else shared->crashes++;
         first = ++shared->done;
@@ -496,11 +501,13 @@ int main(int argc, char **argv) {
     else return 2;
     if (shared->note[0]) printf("    %s\n", shared->note);
     printf("{\"done\": %llu, \"attached\": %llu, \"crashes\": %llu, \"hangs\": %llu, \"wrong\": %llu, \"typed\": %llu, "
-           "\"same\": %llu, \"returned\": %llu, \"bounded\": %llu, \"flips\": %llu, \"calls\": %llu, \"late\": %llu, \"latest_ms\": %.1f, "
+           "\"same\": %llu, \"returned\": %llu, \"bounded\": %llu, \"flips\": %llu, \"calls\": %llu, \"late\": %llu, "
+           "\"latest_ms\": %.1f, "
            "\"corrupt\": %llu, \"seconds\": %.1f}\n",
            (unsigned long long)shared->done, (unsigned long long)shared->attached, (unsigned long long)shared->crashes,
            (unsigned long long)shared->hangs, (unsigned long long)shared->wrong, (unsigned long long)shared->typed,
-           (unsigned long long)shared->same, (unsigned long long)shared->returned, (unsigned long long)shared->bounded, (unsigned long long)shared->flips,
+           (unsigned long long)shared->same, (unsigned long long)shared->returned,
+           (unsigned long long)shared->bounded, (unsigned long long)shared->flips,
            (unsigned long long)shared->calls, (unsigned long long)shared->late, shared->longest_ns / 1e6,
            (unsigned long long)shared->poisoned, (sq_now_ns() - start) / 1e9);
     return 0;

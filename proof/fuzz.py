@@ -10,6 +10,7 @@ Mappings lie between inaccessible pages, so that a step beyond one is a crash an
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import threading
@@ -29,7 +30,8 @@ Result = dict[str, object]
 
 def number(result: Result, name: str) -> int:
     """A whole number of a result; 0 when a worker that was stopped did not get to say it."""
-    return int(result.get(name, 0))  # type: ignore[call-overload]
+    found = result.get(name, 0)
+    return found if isinstance(found, int) else 0
 
 
 def in_parallel(program: Path, count: int, seed: int, seconds: float) -> list[Result]:
@@ -48,12 +50,12 @@ def in_parallel(program: Path, count: int, seed: int, seconds: float) -> list[Re
     return results
 
 
-def images(options: object, plain: Path, checked: Path) -> bool:
+def images(options: argparse.Namespace, plain: Path, checked: Path) -> bool:
     """Row R6."""
-    long, seed = options.long, options.seed  # type: ignore[attr-defined]
+    long, seed = options.long, options.seed
     wanted = IMAGES[long]
     ledger = row.Row.begin(
-        options,  # type: ignore[arg-type]
+        options,
         "R6",
         "corrupt images attached and drained: crashes / hangs / wrong answers",
         f"0/0/0 of {wanted:,}, or as many as fit in {IMAGES_SECONDS[long]:.0f} s; a fifth under AddressSanitizer",
@@ -72,11 +74,11 @@ def images(options: object, plain: Path, checked: Path) -> bool:
     return ledger.report(value, ended and made > 0 and not any(bad))
 
 
-def hostile(options: object, plain: Path) -> bool:
+def hostile(options: argparse.Namespace, plain: Path) -> bool:
     """Row R7."""
-    seconds, seed = HOSTILE_SECONDS[options.long], options.seed  # type: ignore[attr-defined]
+    seconds, seed = HOSTILE_SECONDS[options.long], options.seed
     ledger = row.Row.begin(
-        options,  # type: ignore[arg-type]
+        options,
         "R7",
         f"a hostile peer flips words for {seconds} s: crashes / hangs / calls later than timeout + 250 ms",
         f"0/0/0, at least {HOSTILE_FLIPS:,} flips",
@@ -90,10 +92,10 @@ def hostile(options: object, plain: Path) -> bool:
     return ledger.report(value, result.get("exit") == 0 and not any(bad) and number(result, "flips") >= HOSTILE_FLIPS)
 
 
-def bits(options: object, plain: Path) -> bool:
+def bits(options: argparse.Namespace, plain: Path) -> bool:
     """Row R8."""
     ledger = row.Row.begin(
-        options,  # type: ignore[arg-type]
+        options,
         "R8",
         "each single bit of the header flipped, in four states: silent changes, crashes, hangs",
         "0/0/0",
@@ -102,8 +104,8 @@ def bits(options: object, plain: Path) -> bool:
     bad = [number(result, name) for name in ("wrong", "crashes", "hangs")]
     value = (
         f"{bad[0]}/{bad[1]}/{bad[2]} of {number(result, 'done'):,}: {number(result, 'typed'):,} named,"
-        f" {number(result, 'same'):,} without effect (in {number(result, 'returned')} of them a lease ended and its item"
-        f" came again, marked), {number(result, 'bounded')} waited a slice for a lock that nobody held"
+        f" {number(result, 'same'):,} without effect (in {number(result, 'returned')} of them a lease ended and its"
+        f" item came again, marked), {number(result, 'bounded')} waited a slice for a lock that nobody held"
     )
     return ledger.report(value, result.get("exit") == 0 and number(result, "done") > 0 and not any(bad))
 

@@ -74,7 +74,8 @@ static void check_item(party *own, const uint8_t *bytes, uint32_t length, bool a
         return;
     }
     memcpy(&head, bytes, sizeof head);
-    if (head.length != length || head.producer >= PARTIES || head.number >= ITEMS || head.check != check_of(bytes, length)) {
+    if (head.length != length || head.producer >= PARTIES || head.number >= ITEMS ||
+        head.check != check_of(bytes, length)) {
         shared->torn++;
         return;
     }
@@ -175,7 +176,8 @@ static void consume(party *own) {
             if (shared->bad_status) return;
             continue;
         }
-        if (sq_depth(own->ring) == 0 && sq_load64(&own->ring->header->head) == sq_load64(&own->ring->header->tail)) return;
+        sq_header *header = own->ring->header;
+        if (sq_depth(own->ring) == 0 && sq_load64(&header->head) == sq_load64(&header->tail)) return;
     }
 }
 
@@ -214,7 +216,9 @@ int main(int argc, char **argv) {
     int fd = memfd_create("stress", MFD_CLOEXEC);
     sq_fault fault;
     sq_settings settings = {.capacity_bytes = argc > 6 ? strtoull(argv[6], NULL, 10) : 8192,
-                            .start_items = (1ull << 32) - 1000, .start_units = (1ull << 32) - 5000, .mode = SQ_MODE_CHECKSUM};
+                            .start_items = (1ull << 32) - 1000,
+                            .start_units = (1ull << 32) - 5000,
+                            .mode = SQ_MODE_CHECKSUM};
     if (shared == MAP_FAILED || sq_format(fd, &settings, &fault)) return 2;
     sq_ring *mine = attach_again(fd);
     static party parties[PARTIES];
@@ -251,7 +255,8 @@ int main(int argc, char **argv) {
     sq_stats stats;
     sq_stats_read(mine, &stats);
     bool wrong_figures = stats.puts != put || stats.gets != put || stats.leased || sq_depth(mine);
-    bool bad = lost || shared->torn || shared->doubled || shared->disorder || shared->bad_status || ended_badly || wrong_figures;
+    bool bad = lost || shared->torn || shared->doubled || shared->disorder || shared->bad_status || ended_badly ||
+               wrong_figures;
     printf("{\"items\": %llu, \"operations\": %llu, \"lost\": %llu, \"doubled\": %llu, \"torn\": %llu, \"disorder\": %llu, "
            "\"bad_status\": %d, \"ended_badly\": %d, \"wrong_figures\": %d}\n",
            (unsigned long long)put, (unsigned long long)shared->operations, (unsigned long long)lost,

@@ -1,6 +1,6 @@
 /* Sleeping and waking, measured: how long a sleeper can be forgotten, and how exact timeouts are.
  *
- *   waiting cycles COUNT SECONDS SEED   two sides hand a turn to and fro by event counts; some are killed on the way
+ *   waiting cycles COUNT SECONDS SEED   two sides hand a turn back and forth by event counts; some are killed on the way
  *   waiting timeouts CALLS LOAD SEED    timed calls on an empty and on a full ring, LOAD busy processes beside them
  *   waiting clock CALLS SEED            the same, few, under a wall clock that jumps (clock_shim.c)
  *

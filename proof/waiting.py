@@ -105,7 +105,7 @@ def timeouts(options: Namespace) -> bool:
 
 
 def clock_jumps(options: Namespace) -> bool:
-    """R17: calls in C and in Python while the wall clock jumps by two days, to and fro."""
+    """R17: calls in C and in Python while the wall clock jumps by two days, back and forth."""
     calls = 20_000 if options.long else 1_000
     proof = row.Row.begin(
         options, "R17", "wall clock jumps of a day during waits: calls affected", f"0 (early, or {BUSY_MS} ms late)"

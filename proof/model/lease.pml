@@ -6,11 +6,11 @@
  * One statement is one access to shared memory. Everything happens under the consumers' lock, which is robust.
  *
  * Checked: each record is done exactly once (acknowledged or got), whatever happens; a lease is given back only when its
- * holder is dead; at the end nothing is leased, the head has passed everything, and the disorder is over; nobody is stuck.
+ * holder is dead; at the end nothing is leased, the head has passed everything, the disorder is over; nobody is stuck.
  *
  * Configuration (-D): CONSUMERS, RECORDS, CRASHES, RETURNS (how often a live holder may give back).
  * Planted errors: PLANT_HEAD_PASSES_LEASE, PLANT_MARK_BEFORE_DISORDER, PLANT_FRONTIER_AFTER_MARK, PLANT_CURSOR_FORGOTTEN,
- * PLANT_SLOT_FREED_FIRST, PLANT_REPAIR_FORGOTTEN, PLANT_EPOCH_IGNORED, PLANT_SWEEP_BEFORE_REPAIR.
+ * PLANT_SLOT_FREED_FIRST, PLANT_REPAIR_FORGOTTEN, PLANT_EPOCH_IGNORED.
  */
 #ifndef CONSUMERS
 #define CONSUMERS 2
@@ -226,7 +226,8 @@ inline do_get() {
     lock = 0
 }
 
-#define HELD (mine > 0 && mine - 1 >= head && mine - 1 < frontier && phase[mine - 1] == LEASED && holder[mine - 1] == slot)
+#define LEASED_TO_ME (phase[mine - 1] == LEASED && holder[mine - 1] == slot)
+#define HELD (mine > 0 && mine - 1 >= head && mine - 1 < frontier && LEASED_TO_ME)
 
 inline do_acknowledge() {
     take_lock();
@@ -302,8 +303,8 @@ inline do_sweep() {
 }
 
 
-/* Is there something to try? If not, wait until there is. A sleeper tries the lock again after each slice, and then repairs
- * what a dead owner left: perhaps the last record is TAKEN, and the head did not move. */
+/* Is there something to try? If not, wait until there is. A sleeper tries the lock again after each slice, and
+ * then repairs what a dead owner left: perhaps the last record is TAKEN, and the head did not move. */
 #define WORTH_TRYING ((disordered -> cursor : head) != RECORDS || lock == DIED)
 #define DEAD_SLOT(s) (slot_life[s] != 0 && dead[slot_life[s]])
 #if CONSUMERS == 2

@@ -9,10 +9,11 @@
  * Configuration (-D): PRODUCERS, CONSUMERS, ITEMS of each producer, CAPACITY, and one of two halves of the proof:
  *   CRASHES  how often somebody is killed. A sleeper looks again after a slice, so it is not modelled how it is woken: it
  *            waits for what it needs, or for a lock whose owner died.
- *   none     nobody is killed and slices do not exist: every wake-up must come from the event counts. QUOTA: each consumer
- *            takes so many items and leaves, so that no other consumer can do the work of one that was not woken.
+ *   none     nobody is killed and slices do not exist: every wake-up must come from the event counts. QUOTA: each
+ *            consumer takes so many items and leaves, so that no other consumer can do the work of one that was not woken.
  * Planted errors: PLANT_COMMIT_FIRST, PLANT_RELEASE_FIRST, PLANT_LOCK_NOT_ROBUST, PLANT_REPAIR_FORGOTTEN,
- * PLANT_REPAIR_BY_ADDING, PLANT_WAKE_FIRST, PLANT_NO_SECOND_LOOK, PLANT_MARKS_FORGOTTEN.
+ * PLANT_REPAIR_BY_ADDING, PLANT_WAKE_FIRST, PLANT_NO_SECOND_LOOK, PLANT_MARKS_FORGOTTEN,
+ * PLANT_MARKS_GIVEN_BACK_LATE.
  */
 #ifndef PRODUCERS
 #define PRODUCERS 2
@@ -54,6 +55,10 @@ bool taken[ALL_ITEMS + 1];
 bool killed[PARTIES], gone[PARTIES];
 byte kills, producers_left = PRODUCERS;
 
+#define ROOM (tail - head < CAPACITY)
+#define CONTENT (tail != head)
+#define NO_MORE (producers_left == 0 && tail == head)
+
 inline take_lock(lock, count, position) {
     atomic {
         (lock == 0 || lock == DIED);
@@ -73,15 +78,29 @@ inline take_lock(lock, count, position) {
     assert(count == position)
 }
 
-/* Clears the marks, moves the turn, wakes one; gives the marks of those who sleep on back. */
+/* Takes one mark away and moves the turn in one step, wakes one. When nobody was asleep the marks go, unless something
+ * moved meanwhile.
+ * PLANT_MARKS_GIVEN_BACK_LATE is how the ring first did it; this model found that a second waker can come in between. */
 inline wake_one(marks, turn, asleep) {
 #if CRASHES == 0
     if
     :: marks > 0 ->
+#if defined(PLANT_MARKS_FORGOTTEN) || defined(PLANT_MARKS_GIVEN_BACK_LATE)
         atomic { found = marks; marks = 0 };
+#else
+        atomic {
+            found = marks;
+            if
+            :: found > 0 -> marks = found - 1; turn++; mine = turn
+            :: else
+            fi
+        };
+#endif
         if
         :: found > 0 ->
+#if defined(PLANT_MARKS_FORGOTTEN) || defined(PLANT_MARKS_GIVEN_BACK_LATE)
             turn++;
+#endif
             atomic {
                 if /* any one of them */
                 :: asleep & 1 -> asleep = asleep & ~1; woken = 1
@@ -91,14 +110,22 @@ inline wake_one(marks, turn, asleep) {
                 :: asleep == 0 -> woken = 0
                 fi
             };
-#ifndef PLANT_MARKS_FORGOTTEN
+#ifdef PLANT_MARKS_GIVEN_BACK_LATE
             if
             :: woken == 1 && found > 1 -> marks = marks + found - 1
             :: else
             fi;
+#else
+#ifndef PLANT_MARKS_FORGOTTEN
+            atomic {
+                if
+                :: woken == 0 && found > 1 && turn == mine && marks == found - 1 -> marks = 0
+                :: else
+                fi
+            };
 #endif
-            found = 0;
-            woken = 0
+#endif
+            atomic { found = 0; woken = 0; mine = 0 }
         :: else
         fi
     :: else
@@ -131,10 +158,6 @@ inline sleep_until_woken(marks, turn, asleep, ready, lock) {
     key = 0
 #endif
 }
-
-#define ROOM (tail - head < CAPACITY)
-#define CONTENT (tail != head)
-#define NO_MORE (producers_left == 0 && tail == head)
 
 inline put_one(item) {
     /* Whole turns, until the item is in. */
@@ -191,7 +214,7 @@ inline die() {
 }
 
 proctype producer(byte me) {
-    byte number, found, woken, key;
+    byte number, found, woken, key, mine;
     bool inherited;
     {
         do
@@ -203,7 +226,7 @@ proctype producer(byte me) {
 }
 
 proctype consumer(byte me) {
-    byte copy_first, copy_second, found, woken, key, own;
+    byte copy_first, copy_second, found, woken, key, mine, own;
     bool inherited;
     {
         do

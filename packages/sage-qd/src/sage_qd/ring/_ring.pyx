@@ -292,10 +292,17 @@ cdef class Ring:
         return f"<Ring {self.name!r}, {self.qsize()} items, {self.capacity_bytes:,} bytes>"
 
     def _after_fork(self, int fd) -> None:
-        """Use `fd`, a description of our own of the same file, in place of the one shared with the parent."""
+        """
+        Use `fd`, a description of our own of the same file, in place of the one shared with the parent. -1: there was
+        none to be had, and the lock stays the parent's.
+        """
         self.calls = 0  # those under way were of threads that the child does not have
         if self.mapped:
             sq_after_fork(&self.ring)
+        if fd < 0:
+            self.segment.lock_is_shared = True
+            return
+        if self.mapped:
             os.dup2(fd, self.ring.fd, inheritable=False)
         os.close(fd)
 
@@ -392,6 +399,8 @@ cdef class Ring:
         cdef sq_part part
         cdef uint64_t length
         cdef uint8_t tag = 0
+        if timeout is not None:
+            deadline_of(block, timeout)  # refuse what is no timeout, also when there is no need to wait
         if not self.usable:
             self.check()
         if not PyBytes_CheckExact(item) and self.encoder is not None:
@@ -650,6 +659,8 @@ cdef class Ring:
         cdef int status, ended
         cdef uint8_t tag
         cdef bint spun = False
+        if timeout is not None:
+            deadline_of(block, timeout)  # refuse what is no timeout, also when there is no need to wait
         if not self.usable:
             self.check()
         if self.pending is not None:

@@ -162,6 +162,25 @@ typedef struct {
     uint32_t put_lock_owner, get_lock_owner; /* thread id of whoever holds the lock at this moment; 0: nobody */
 } sq_stats;
 
+/* When the first sampled record in the ring was put; 0: none of the first ones is sampled. Others may be at work: what is
+ * read is checked as far as it is used, and anything odd ends the search. */
+static inline uint64_t sq_first_stamp(sq_ring *ring, uint64_t head, uint64_t tail) {
+    const sq_map *map = ring->map;
+    uint32_t left = sq_units(tail) - sq_units(head);
+    for (uint32_t looked = 0; looked < SQ_SAMPLE_EVERY && left && left <= map->capacity; looked++) {
+        const volatile sq_record_header *at = sq_record_at(map, head);
+        if (at->sequence != sq_items(head)) return 0;
+        bool extended = at->flags & SQ_RECORD_EXTENDED;
+        uint64_t units = 1ull + extended + ((uint64_t)at->length + SQ_UNIT - 1) / SQ_UNIT;
+        uint64_t stamp = extended ? ((const volatile sq_record_extension *)(at + 1))->stamp_ns : 0;
+        if (units > left) return 0;
+        if (stamp) return stamp;
+        left -= (uint32_t)units;
+        head = sq_advance(head, (uint32_t)units, 1);
+    }
+    return 0;
+}
+
 /* A moment's picture, taken without a lock; each figure is right by itself. */
 static inline void sq_stats_read(sq_ring *ring, sq_stats *stats) {
     sq_header *header = ring->header;
@@ -170,7 +189,8 @@ static inline void sq_stats_read(sq_ring *ring, sq_stats *stats) {
     uint64_t depth = sq_items(tail) - sq_items(head);
     uint32_t leased = sq_load32(&header->leases.disordered) ? sq_load32(&header->leases.leased) : 0;
     uint32_t taken = sq_load32(&header->leases.disordered) ? sq_load32(&header->leases.taken) : 0;
-    uint64_t stamp = sq_load64(&header->leases.last_stamp), now = sq_now_ns();
+    bool resized = sq_load64(&header->control.geometry) != ring->map->word;
+    uint64_t stamp = resized ? 0 : sq_first_stamp(ring, head, tail), now = sq_now_ns();
     sq_side *put = &header->producers, *get = &header->consumers;
     *stats = (sq_stats){
         .puts = sq_count64(sq_load64(&put->count), tail) - ring->first_item,
@@ -216,6 +236,8 @@ static inline uint32_t sq_party_epoch(sq_ring *ring, uint32_t slot) {
 /* The first words of all spill references in the ring, leased or not; *found may exceed `room`: ask again with more. */
 static inline int sq_spilled(sq_ring *ring, bool wait, uint64_t *ids, size_t room, size_t *found) {
     *found = 0;
+    if (ring->mode & SQ_MODE_SINGLE_CONSUMER) /* which moves on without the lock */
+        return sq_fail(&ring->fault, SQ_INVALID, "single consumer", 0, ring->mode, 0);
     int status = sq_take_lock(ring, SQ_CONSUMERS, wait);
     if (status) return status;
     uint64_t at = sq_load64(&ring->header->head), tail = sq_load_acquire64(&ring->header->tail);
@@ -256,7 +278,8 @@ static inline int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline
         if (sq_ready(rings[at])) return SQ_OK;
         waiters[at] = (struct futex_waitv){.val = sq_event_announce(event, true), .uaddr = (uintptr_t)&event->sequence,
                                            .flags = FUTEX_32};
-        if (sq_ready(rings[at]) || (sq_reap(rings[at], true) && sq_ready(rings[at]))) return SQ_OK;
+        bool shared = !(rings[at]->mode & SQ_MODE_SINGLE_CONSUMER); /* else another thread of ours may be in get(), lockless */
+        if (sq_ready(rings[at]) || (shared && sq_reap(rings[at], true) && sq_ready(rings[at]))) return SQ_OK;
     }
     if (start >= deadline_ns) return SQ_EMPTY;
     struct timespec timeout = {.tv_sec = (time_t)(until / 1000000000ull), .tv_nsec = (long)(until % 1000000000ull)};

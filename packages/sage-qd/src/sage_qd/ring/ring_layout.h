@@ -108,7 +108,7 @@ typedef struct {
 /* An event count: see ring_wait.h. */
 typedef struct {
     sq_word32 sequence; /* futex word; grows by one per wake */
-    sq_word32 sleepers; /* upper bound of those asleep; a killed sleeper costs one useless wake, which clears it */
+    sq_word32 sleepers; /* upper bound of those asleep; a killed sleeper costs a useless wake, which clears it */
 } sq_event;
 
 /* Everything here is written under the producers' lock only, unless it says otherwise. */
@@ -135,7 +135,7 @@ typedef struct {
     sq_word64 frontier;   /* only records before it can be LEASED or TAKEN */
     sq_word32 taken;      /* records in phase TAKEN that head has not passed yet */
     uint32_t zero;
-    sq_word64 last_stamp; /* time stamp of the last sampled record taken */
+    uint64_t reserved;
 } sq_leases;
 
 /* One handle that leases or holds a role. Changed under the consumers' lock only. */

@@ -148,7 +148,6 @@ static __attribute__((noinline)) void sq_note_latency(sq_header *header, uint64_
     uint64_t now = sq_now_ns();
     sq_word64 *bucket = &header->histogram[sq_histogram_bucket(now > stamp_ns ? now - stamp_ns : 0)];
     sq_store64(bucket, sq_load64(bucket) + 1);
-    sq_store64(&header->leases.last_stamp, stamp_ns);
 }
 
 static inline bool sq_before(uint64_t position, uint64_t limit, uint64_t origin) {

@@ -4,12 +4,16 @@
  *   key = sequence                          publish (release store of a position)
  *   sleepers += 1, full fence        (F1)   full fence: the exchange that freed the lock (L2)
  *   look at the condition again             if sleepers != 0:
- *   futex_wait(sequence, key)                   n = exchange(sleepers, 0); sequence += 1; futex_wake(k)
+ *   futex_wait(sequence, key)                   {sleepers -= k; sequence += 1} in one step
+ *                                               futex_wake(k)
  *
  * Either the sleeper's second look sees what was published, or the waker's look sees the sleeper; then `sequence`
  * has moved and futex_wait returns at once, or the wake finds it asleep.
  *
- * Kills. A sleeper that dies leaves its mark: the next wake finds nobody, and clears the mark by that. A waker that
+ * `sleepers` never says less than are asleep and not about to be woken: what is not woken keeps its mark all the time, so
+ * that another waker, at the same moment, wakes the next one.
+ *
+ * Kills. A sleeper that dies leaves its mark: a wake that finds nobody clears all marks. A waker that
  * dies between publishing and waking leaves sleepers who look again after at most one slice (50 ms): the only bound
  * that holds without trusting anybody. No pthread condition variable: those lose wake-ups across processes.
  */
@@ -19,17 +23,38 @@
 
 #include "ring_lock.h"
 
+/* Both words at once. An event lies on a boundary of 8 bytes: see the offsets in ring_layout.h. */
+typedef union {
+    sq_event event;
+    sq_word64 both;
+} sq_event_pair;
+
 static __attribute__((noinline)) void sq_event_wake_slow(sq_event *event, uint32_t count) {
-    uint32_t marked = sq_exchange_full32(&event->sleepers, 0);
-    if (!marked) return;
+    sq_word64 *both = &((sq_event_pair *)event)->both;
+    uint64_t found = sq_load64(both), woke;
+    uint32_t left;
     SQ_POINT(wake_claimed);
-    sq_add_full32(&event->sequence, 1);
+    do {
+        sq_event_pair pair = {.both = found};
+        uint32_t marked = sq_load32(&pair.event.sleepers);
+        if (!marked) return;
+#ifdef SQ_PLANT_SLEEPERS_FORGOTTEN
+        left = 0;
+#else
+        left = marked > count ? marked - count : 0;
+#endif
+        sq_event_pair after = {.event = {.sequence = sq_load32(&pair.event.sequence) + 1, .sleepers = left}};
+        woke = sq_load64(&after.both);
+    } while (!sq_compare_exchange64(both, &found, woke));
     SQ_POINT(wake_bumped);
     long woken = sq_futex_wake(&event->sequence, count);
-    /* Fewer woken than asked for: nobody else is asleep, whatever the mark said. */
-#ifndef SQ_PLANT_SLEEPERS_FORGOTTEN
-    if (woken >= (long)count && marked > count) sq_add_full32(&event->sleepers, marked - count);
-#endif
+    /* Fewer woken than asked for: nobody who announced itself before was asleep, whatever the marks say. They go, unless
+     * somebody came since, or another waker took marks away: then the pair is not what we left. */
+    if (left && woken < (long)count) {
+        sq_event_pair cleared = {.both = woke};
+        sq_store32(&cleared.event.sleepers, 0);
+        sq_compare_exchange64(both, &woke, sq_load64(&cleared.both));
+    }
 }
 
 /* Wakes up to `count` sleepers. A full fence must lie between publishing and this call. */

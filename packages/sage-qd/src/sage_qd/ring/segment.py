@@ -12,15 +12,18 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import importlib
 import os
 import re
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 from sage_qd.errors import (
     CorruptQueueError,
@@ -53,12 +56,19 @@ class Settings:
     single_consumer: bool
     checksum: bool
     codec: int
+    spill_threshold: int
 
     @classmethod
     def found(cls, ring: Ring) -> Settings:
         """Read them from a ring."""
         return cls(
-            ring.capacity_bytes, ring.max_items, ring.single_producer, ring.single_consumer, ring.checksum, ring.codec
+            ring.capacity_bytes,
+            ring.max_items,
+            ring.single_producer,
+            ring.single_consumer,
+            ring.checksum,
+            ring.codec,
+            ring.spill_threshold or 0,
         )
 
     @property
@@ -94,10 +104,12 @@ class Segment:
         self.name = name
         self.namespace = namespace
         self._identity = identity
+        self.lock_is_shared = False
+        """Whether this is a forked child that uses the parent's description, and so must not touch its lock."""
 
     def leave(self, descriptor: int) -> None:
         """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
-        if self.path is None or self.name is None or not self._is_ours(descriptor):
+        if self.path is None or self.name is None or self.lock_is_shared or not self._is_ours(descriptor):
             return
         if is_last(descriptor) and not self.unlinked(descriptor):
             SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
@@ -288,6 +300,8 @@ def attach_or_create(
             except QueueExistsError:
                 continue
         found = Settings.found(ring)
+        if spill_threshold is None:  # whatever follows from the capacity there
+            wanted = replace(wanted, spill_threshold=found.spill_threshold)
         if found != wanted:
             ring.close()
             raise GeometryMismatchError(name=name, wanted=wanted.as_dict(), found=found.as_dict())
@@ -433,7 +447,11 @@ def checked_settings(
     if spill_threshold is not None:
         checked_number("spill_threshold", spill_threshold, 1, CAPACITY_MAX)
     rounded = max(4096, os.sysconf("SC_PAGESIZE"), 1 << (capacity_bytes - 1).bit_length())
-    return Settings(rounded, max(max_items, 0), bool(single_producer), bool(single_consumer), bool(checksum), codec)
+    longest = rounded - 32  # as Ring.max_message_bytes
+    threshold = min(spill_threshold or longest // 4, longest)
+    return Settings(
+        rounded, max(max_items, 0), bool(single_producer), bool(single_consumer), bool(checksum), codec, threshold
+    )
 
 
 # -- Folders and files ------------------------------------------------------------------------------------------------
@@ -603,6 +621,10 @@ def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace:
         raise CorruptQueueError(field="file size", value=0, wanted="a segment")
     ring = Ring._from_fd(descriptor, segment, None if where is None else SpillFiles(where))
     _handles.add(ring)
+    if "multiprocessing.process" in sys.modules and os.getpid() not in _closing_at_end:
+        process = importlib.import_module("multiprocessing.process")
+        if process.parent_process() is not None:
+            close_at_end_of_child()
     return ring
 
 
@@ -610,6 +632,7 @@ def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace:
 
 _handles: weakref.WeakSet[Ring] = weakref.WeakSet()
 _for_child: list[tuple[Ring, int]] = []
+_closing_at_end: set[int] = set()  # this process, once that is arranged
 _forking = threading.Lock()  # one fork at a time fills and empties the list
 
 
@@ -617,17 +640,25 @@ def _before_fork() -> None:
     """Open a second description of each segment for the child: one that it shared with us would share the lock too."""
     _forking.acquire()
     for ring in list(_handles):
-        if not ring.closed:
+        if ring.closed:
+            continue
+        try:
             descriptor = os.open(f"/proc/self/fd/{ring.fileno()}", os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            _for_child.append((ring, descriptor))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            descriptor = -1  # none left: the child must leave the lock alone
+        _for_child.append((ring, descriptor))
 
 
 def _after_fork_in_parent() -> None:
     """Drop our side of the child's descriptions; its own keeps the lock."""
     try:
         while _for_child:
-            os.close(_for_child.pop()[1])
+            _, descriptor = _for_child.pop()
+            if descriptor >= 0:
+                os.close(descriptor)
     finally:
         _forking.release()
 
@@ -639,6 +670,20 @@ def _after_fork_in_child() -> None:
             ring._after_fork(descriptor)
     finally:
         _forking.release()
+    if "multiprocessing.util" in sys.modules:
+        # Its children skip atexit, and forget their finalizers at their start: register after that.
+        multiprocessing_util().register_after_fork(_handles, lambda _: close_at_end_of_child())
+
+
+def multiprocessing_util() -> ModuleType:
+    """The module that knows how multiprocessing's children end; only asked for when it is loaded anyway."""
+    return importlib.import_module("multiprocessing.util")
+
+
+def close_at_end_of_child() -> None:
+    """Close everything when a child of multiprocessing ends: it ends with os._exit(), which skips atexit."""
+    _closing_at_end.add(os.getpid())
+    multiprocessing_util().Finalize(None, _close_all, exitpriority=-100)
 
 
 def _close_all() -> None:

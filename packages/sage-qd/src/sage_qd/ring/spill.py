@@ -45,6 +45,7 @@ class SpillFiles:
         """
         number = secrets.randbits(64)
         path = self.path(number)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # an unlinked ring may have lost its folder
         descriptor = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             self._fill(descriptor, parts, length)

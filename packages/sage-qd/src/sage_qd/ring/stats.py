@@ -58,7 +58,10 @@ class RingStats:
     get_lock_owner: int
     """Thread id of whoever is inside get at this moment."""
     oldest_age_ns: int
-    """Estimate of the oldest item's age, from the time stamp that every 64th item carries; 0 when empty or unknown."""
+    """
+    The oldest item is at least this old: the age of the first one that carries a time stamp, as every 64th does. 0 when
+    none in the ring does.
+    """
     capacity_bytes: int
     """Size of the data region."""
     is_shutdown: bool
