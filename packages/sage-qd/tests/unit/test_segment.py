@@ -213,14 +213,14 @@ def test_attach_looks_again_when_the_last_one_left_between_open_and_lock(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = create("ring", namespace=namespace)
-    opened_file = segment._opened
+    opened_file = segment.opened_file
 
     def open_and_let_the_last_one_leave(where: str, shown: str) -> int:
         descriptor = opened_file(where, shown)
         ring.close()
         return descriptor
 
-    monkeypatch.setattr(segment, "_opened", open_and_let_the_last_one_leave)
+    monkeypatch.setattr(segment, "opened_file", open_and_let_the_last_one_leave)
 
     with pytest.raises(errors.QueueNotFoundError):
         attach("ring", namespace=namespace)

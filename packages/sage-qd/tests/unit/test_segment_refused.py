@@ -126,7 +126,7 @@ def test_create_never_takes_a_name_that_something_has(
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Move the folder of named segments to a place that the test may spoil."""
-    monkeypatch.setattr("sage_qd.ring.segment.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("sage_qd.ring.places.SHARED_MEMORY", str(tmp_path))
     return tmp_path / f"sage-qd-{os.geteuid()}"
 
 
@@ -166,7 +166,7 @@ def test_folders_that_others_could_enter_are_refused(
 
 
 def test_without_shared_memory_the_system_says_so(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sage_qd.ring.segment.SHARED_MEMORY", str(elsewhere / "missing"))
+    monkeypatch.setattr("sage_qd.ring.places.SHARED_MEMORY", str(elsewhere / "missing"))
 
     with pytest.raises(FileNotFoundError):
         create("ring")

@@ -24,7 +24,7 @@ from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue
 from sage_qd.queues.names import segment_name
 from sage_qd.ring import Ring, RingStats, attach, attach_or_create
 from sage_qd.ring import create as create_ring
-from sage_qd.ring.segment import named_folder
+from sage_qd.ring.places import named_folder
 
 __all__ = ["SageQueue"]
 

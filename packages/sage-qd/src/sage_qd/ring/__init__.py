@@ -5,13 +5,13 @@ Use `sage_qd`'s queues unless bytes are all you need.
 """
 
 from sage_qd.ring._ring import LAYOUT_VERSION, WRITABLE, Lease, Ring
+from sage_qd.ring.places import directory
 from sage_qd.ring.segment import (
     SegmentInfo,
     attach,
     attach_or_create,
     clean_segments,
     create,
-    directory,
     list_segments,
     wait,
 )

@@ -330,7 +330,7 @@ cdef class Ring:
         if status == SQ_CHECKSUM:
             return errors.CorruptQueueError(field="checksum of one item; it was taken out, the others are untouched")
         if status == SQ_NO_SLOT:
-            pids = [sq_party_pid(&self.ring, slot) for slot in range(SQ_PARTICIPANTS)]
+            pids = [sq_party_pid(&self.ring, slot) for slot in range(<uint32_t>SQ_PARTICIPANTS)]
             return errors.TooManyParticipantsError(limit=SQ_PARTICIPANTS, live_pids=sorted(set(filter(None, pids))))
         if status == SQ_ROLE_TAKEN:
             return errors.RoleClaimedError(role=(<bytes>fault.field).decode(), pid=fault.value)
@@ -742,7 +742,7 @@ cdef class Ring:
         """
         cdef sq_record record
         cdef size_t size = FIRST_GUESS
-        cdef void *room
+        cdef void *room = NULL
         cdef PyObject *raw
         cdef int status
         cdef bint writable = False

@@ -9,40 +9,39 @@ and removes the file. Whoever attaches looks again, with the lock, whether the f
 
 from __future__ import annotations
 
-import atexit
 import errno
 import fcntl
-import importlib
 import os
-import re
-import stat
-import sys
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
 
 from sage_qd.errors import (
     CorruptQueueError,
     GeometryMismatchError,
     InsecureQueueError,
-    InvalidQueueNameError,
     QueueExistsError,
     QueueNoSpaceError,
     QueueNotFoundError,
 )
 from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, wait_any
+from sage_qd.ring.handles import remember
+from sage_qd.ring.places import (
+    check_private,
+    checked_name,
+    drop_empty_folders,
+    entries,
+    is_memory_file,
+    named_folder,
+    nameless_file,
+    namespaces,
+    opened_file,
+)
 from sage_qd.ring.spill import SpillFiles, free_bytes, is_unlocked, link_into_place, remove_if_there
 from sage_qd.ring.stats import RingStats
 
 MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-SHARED_MEMORY = "/dev/shm"
 FOLDER_ATTEMPTS = 1000
 
 
@@ -206,12 +205,12 @@ def create(
         return _formatted(descriptor, settings, threshold, start, None, name=None, namespace=None)
     if name is None:
         where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
-        descriptor = _nameless_file(os.path.dirname(where))
+        descriptor = nameless_file(os.path.dirname(where))
         return _formatted(descriptor, settings, threshold, start, where, name=None, namespace=None)
     for attempt in range(FOLDER_ATTEMPTS):
         where = os.path.join(named_folder(namespace), checked_name(name))
         try:
-            descriptor = _nameless_file(os.path.dirname(where))
+            descriptor = nameless_file(os.path.dirname(where))
             return _formatted(descriptor, settings, threshold, start, where, name=name, namespace=namespace)
         except FileNotFoundError:  # the last one who left another queue took the empty folder along
             if attempt == FOLDER_ATTEMPTS - 1:
@@ -247,9 +246,9 @@ def attach(
         where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
     shown = name if name is not None else where
     while True:
-        descriptor = _opened(where, shown)
+        descriptor = opened_file(where, shown)
         try:
-            _check_private(descriptor, where)
+            check_private(descriptor, where)
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits only for a last one who is leaving
             if os.fstat(descriptor).st_nlink == 0:
                 os.close(descriptor)
@@ -347,16 +346,11 @@ def locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def directory() -> Path:
-    """The folder of this user's named segments; it may not exist yet."""
-    return Path(SHARED_MEMORY) / f"sage-qd-{os.geteuid()}"
-
-
 def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
     """All named segments of this user, or those of one namespace, sorted."""
     found = []
-    for folder in _namespaces(namespace):
-        for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+    for folder in namespaces(namespace):
+        for entry in sorted(entries(folder), key=lambda entry: entry.name):
             if "~" in entry.name or not entry.is_file(follow_symlinks=False):
                 continue
             in_use = not is_unlocked(entry.path)
@@ -383,8 +377,8 @@ def clean_segments(namespace: str | None = None) -> list[str]:
             with suppress(QueueNotFoundError), attach(info.name, namespace=info.namespace) as ring:
                 if not ring.single_consumer:  # that one's records cannot be walked while it is at work
                     removed += spills.remove_orphans(candidates, ring.spilled_ids())
-    for folder in _namespaces(namespace):
-        names = {entry.name for entry in _entries(folder)}
+    for folder in namespaces(namespace):
+        names = {entry.name for entry in entries(folder)}
         for name in sorted(names):
             if "~" in name and name.partition("~")[0] not in names and is_unlocked(str(folder / name)):
                 remove_if_there(str(folder / name))
@@ -411,15 +405,6 @@ def _removed_unless_used(path: str, spills: SpillFiles) -> list[str]:
 
 
 # -- Arguments --------------------------------------------------------------------------------------------------------
-
-
-def checked_name(name: str) -> str:
-    """Refuse what could leave the folder, or be unreadable in it."""
-    if not isinstance(name, str):
-        raise TypeError(f"a name must be text, not {type(name).__name__}")
-    if not NAME.fullmatch(name):
-        raise InvalidQueueNameError(name=name, rule=NAME_RULE)
-    return name
 
 
 def checked_number(what: str, value: object, low: int, high: int) -> int:
@@ -454,62 +439,7 @@ def checked_settings(
     )
 
 
-# -- Folders and files ------------------------------------------------------------------------------------------------
-
-
-def named_folder(namespace: str, *, make: bool = True) -> str:
-    """The checked folder of a namespace."""
-    folder = directory() / checked_name(namespace)
-    for step in (folder.parent, folder):
-        if make:
-            with suppress(FileExistsError):  # ours or not: the look below decides
-                os.mkdir(step, 0o700)
-        try:
-            found = os.stat(step, follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # attach() will say that there is no such queue
-        if not stat.S_ISDIR(found.st_mode):
-            raise InsecureQueueError(path=str(step), reason="it is not a folder", stat=found)
-        if found.st_uid != os.geteuid():
-            raise InsecureQueueError(path=str(step), reason=f"it belongs to user {found.st_uid}", stat=found)
-        if found.st_mode & 0o077:
-            raise InsecureQueueError(path=str(step), reason="others may enter it", stat=found)
-    return str(folder)
-
-
-def _namespaces(namespace: str | None) -> list[Path]:
-    top = directory()
-    if not top.is_dir():
-        return []
-    wanted = [checked_name(namespace)] if namespace is not None else sorted(os.listdir(top))
-    return [top / name for name in wanted if (top / name).is_dir()]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in the folder; nothing when it went away."""
-    try:
-        return list(os.scandir(folder))
-    except FileNotFoundError:
-        return []
-
-
-def drop_empty_folders(path: str) -> None:
-    """Remove the folders above a segment that is gone, as far as they are empty; who needs one makes it anew."""
-    folder = os.path.dirname(path)
-    for step in (folder, os.path.dirname(folder)):
-        try:
-            os.rmdir(step)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY):
-                raise
-            return
-
-
-def _nameless_file(folder: str) -> int:
-    """Open a file that has no name yet."""
-    descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)  # whatever the umask says
-    return descriptor
+# -- From a file to a handle ------------------------------------------------------------------------------------------
 
 
 def _formatted(
@@ -558,46 +488,6 @@ def _formatted(
     return ring
 
 
-def _opened(where: str, shown: str) -> int:
-    """Open what has the name, never following links, never waiting."""
-    try:
-        return os.open(where, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise QueueNotFoundError(name=shown) from error
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.ENODEV):
-            found = os.stat(where, follow_symlinks=False)
-            raise InsecureQueueError(path=where, reason=os.strerror(error.errno), stat=found) from error
-        raise
-
-
-def _check_private(descriptor: int, where: str) -> None:
-    """The file must be a plain one of this user, closed to others, with no second name."""
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        reason = "it is not a regular file"
-    elif found.st_uid != os.geteuid():
-        reason = f"it belongs to user {found.st_uid}"
-    elif found.st_mode & 0o077:
-        reason = f"its mode {stat.S_IMODE(found.st_mode):04o} lets others in"
-    elif found.st_nlink > 1:
-        reason = f"it has {found.st_nlink} names"
-    else:
-        return
-    raise InsecureQueueError(path=where, reason=reason, stat=found)
-
-
-def is_memory_file(descriptor: int) -> bool:
-    """Whether it is a memfd; only those know seals."""
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return False
-        raise
-    return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")
-
-
 def _attached_descriptor(fd: int) -> Ring:
     descriptor = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of our own, for the flock
     try:
@@ -605,7 +495,7 @@ def _attached_descriptor(fd: int) -> Ring:
             if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS:
                 raise InsecureQueueError(path=f"descriptor {fd}", reason="it is not sealed: it could shrink under us")
         else:
-            _check_private(descriptor, f"descriptor {fd}")
+            check_private(descriptor, f"descriptor {fd}")
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return _adopted(descriptor, None, name=None, namespace=None)
     except BaseException:
@@ -620,77 +510,5 @@ def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace:
     if found.st_size == 0:
         raise CorruptQueueError(field="file size", value=0, wanted="a segment")
     ring = Ring._from_fd(descriptor, segment, None if where is None else SpillFiles(where))
-    _handles.add(ring)
-    if "multiprocessing.process" in sys.modules and os.getpid() not in _closing_at_end:
-        process = importlib.import_module("multiprocessing.process")
-        if process.parent_process() is not None:
-            close_at_end_of_child()
+    remember(ring)
     return ring
-
-
-# -- Fork and exit ----------------------------------------------------------------------------------------------------
-
-_handles: weakref.WeakSet[Ring] = weakref.WeakSet()
-_for_child: list[tuple[Ring, int]] = []
-_closing_at_end: set[int] = set()  # this process, once that is arranged
-_forking = threading.Lock()  # one fork at a time fills and empties the list
-
-
-def _before_fork() -> None:
-    """Open a second description of each segment for the child: one that it shared with us would share the lock too."""
-    _forking.acquire()
-    for ring in list(_handles):
-        if ring.closed:
-            continue
-        try:
-            descriptor = os.open(f"/proc/self/fd/{ring.fileno()}", os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise
-            descriptor = -1  # none left: the child must leave the lock alone
-        _for_child.append((ring, descriptor))
-
-
-def _after_fork_in_parent() -> None:
-    """Drop our side of the child's descriptions; its own keeps the lock."""
-    try:
-        while _for_child:
-            _, descriptor = _for_child.pop()
-            if descriptor >= 0:
-                os.close(descriptor)
-    finally:
-        _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    try:
-        while _for_child:
-            ring, descriptor = _for_child.pop()
-            ring._after_fork(descriptor)
-    finally:
-        _forking.release()
-    if "multiprocessing.util" in sys.modules:
-        # Its children skip atexit, and forget their finalizers at their start: register after that.
-        multiprocessing_util().register_after_fork(_handles, lambda _: close_at_end_of_child())
-
-
-def multiprocessing_util() -> ModuleType:
-    """The module that knows how multiprocessing's children end; only asked for when it is loaded anyway."""
-    return importlib.import_module("multiprocessing.util")
-
-
-def close_at_end_of_child() -> None:
-    """Close everything when a child of multiprocessing ends: it ends with os._exit(), which skips atexit."""
-    _closing_at_end.add(os.getpid())
-    multiprocessing_util().Finalize(None, _close_all, exitpriority=-100)
-
-
-def _close_all() -> None:
-    """At exit, so that the last process removes what it leaves."""
-    for ring in list(_handles):
-        ring.close()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-atexit.register(_close_all)
