@@ -35,7 +35,7 @@ class RingMaker(SageRing):
         return End(
             put=lambda number: ring.create(f"r{number}", namespace=namespace, capacity_bytes=self.shape.capacity_bytes),
             get=lambda: ring.attach("kept", namespace=namespace),
-            close=lambda: (kept.close(), (ring.directory() / namespace).rmdir()),
+            close=kept.close,
         )
 
 

@@ -93,10 +93,8 @@ class SageQueue(Channel):
         )
 
     def remove(self) -> None:
-        folder = Path(self.kept.ring.path).parent
         self.kept.unlink()  # other crews' processes were forked meanwhile and count as users of this handle
         self.kept.close()
-        folder.rmdir()
 
 
 class SageQueueRoles(SageQueue):
