@@ -1,12 +1,10 @@
 """List and clean: what is shown, what is removed, and that neither disturbs whoever is at work."""
 
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sage_qd import ring as rings
 from sage_qd.ring import Ring, attach, clean_segments, create, list_segments
 from sage_qd.ring.segment import is_last
 
@@ -134,13 +132,13 @@ os.umask(0)
 with create("ring", namespace=sys.argv[1]) as ring:
     ring.put(bytes(500_000))
     folder = os.path.dirname(ring.path)
-    for path in (os.path.dirname(folder), folder, *(os.path.join(folder, name) for name in sorted(os.listdir(folder)))):
+    files = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    for path in (os.path.dirname(folder), folder, *files):
         say(oct(os.stat(path).st_mode & 0o7777))
 """)
 
     assert [process.hear() for _ in range(4)] == ["0o700", "0o700", "0o600", "0o600"]
     process.finish()
-    assert stat.S_IMODE(Path(rings.directory()).stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(
@@ -162,3 +160,30 @@ def test_the_last_one_asks_again_before_it_believes_in_others(
 
     assert is_last(-1) is last
     assert list(script) == []
+
+
+def test_processes_that_make_and_leave_queues_share_a_namespace_that_comes_and_goes(
+    namespace: str, start: Callable
+) -> None:
+    processes = [
+        start(
+            """
+from sage_qd import SageQueue
+say("ready"), hear()
+for _ in range(300):
+    create(sys.argv[2], namespace=sys.argv[1], capacity_bytes=4096).close()
+    queue = SageQueue.open("kept" + sys.argv[2], namespace=sys.argv[1], keep=True, capacity_bytes=4096)
+    queue.unlink()
+    queue.close()
+""",
+            name,
+        )
+        for name in "abc"
+    ]
+    for process in processes:
+        process.hear()
+    for process in processes:
+        process.tell()
+
+    for process in processes:
+        process.finish()

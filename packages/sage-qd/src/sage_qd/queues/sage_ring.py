@@ -24,7 +24,7 @@ from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue
 from sage_qd.queues.names import segment_name
 from sage_qd.ring import Ring, RingStats, attach, attach_or_create
 from sage_qd.ring import create as create_ring
-from sage_qd.ring.places import named_folder
+from sage_qd.ring.places import in_named_folder, named_folder
 
 __all__ = ["SageQueue"]
 
@@ -150,18 +150,17 @@ class SageQueue(Queue[T]):
             "spill_threshold": spill_threshold,
             "codec": get_codec(codec).number,
         }
-        where: dict[str, Any] = {"name": name, "namespace": folder}
-        if keep:
-            where = {"path": os.path.join(named_folder(folder, make=create), name)}
         try:
-            if not create:
-                ring = attach(**where)
-            elif not exist_ok:
-                ring = create_ring(**where, **made_with)
+            if keep and create:
+                make_kept = _attach_or_create_kept if exist_ok else create_ring
+                ring = in_named_folder(folder, lambda made: make_kept(path=os.path.join(made, name), **made_with))
             elif keep:
-                ring = _attach_or_create_kept(where["path"], made_with)
+                ring = attach(path=os.path.join(named_folder(folder, make=False), name))
+            elif create:
+                make = attach_or_create if exist_ok else create_ring
+                ring = make(name, namespace=folder, **made_with)
             else:
-                ring = attach_or_create(**where, **made_with)
+                ring = attach(name, namespace=folder)
         except QueueExistsError as error:
             raise QueueExistsError(name=queue_id) from error
         except QueueNotFoundError as error:
@@ -298,7 +297,7 @@ class SageQueue(Queue[T]):
         return self._ring.shutdown(immediate)
 
 
-def _attach_or_create_kept(path: str, settings: dict[str, Any]) -> Ring:
+def _attach_or_create_kept(*, path: str, **settings: Any) -> Ring:
     """Open the ring in a file that stays, or make it; free of races."""
     while True:
         try:

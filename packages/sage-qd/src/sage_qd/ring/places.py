@@ -12,14 +12,19 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from sage_qd.errors import InsecureQueueError, InvalidQueueNameError, QueueNotFoundError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
 SHARED_MEMORY = "/dev/shm"
+FOLDER_ATTEMPTS = 1000
+
+T = TypeVar("T")
 
 
 def directory() -> Path:
@@ -54,6 +59,18 @@ def named_folder(namespace: str, *, make: bool = True) -> str:
         if found.st_mode & 0o077:
             raise InsecureQueueError(path=str(step), reason="others may enter it", stat=found)
     return str(folder)
+
+
+def in_named_folder(namespace: str, make: Callable[[str], T]) -> T:
+    """
+    Call ``make(folder)`` with the folder of the namespace, made if need be, and return what it returned.
+
+    Whoever leaves another queue last takes the empty folders along, at any moment; then everything starts again.
+    """
+    for _ in range(FOLDER_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            return make(named_folder(namespace))
+    return make(named_folder(namespace))
 
 
 def namespaces(namespace: str | None) -> list[Path]:

@@ -31,6 +31,7 @@ from sage_qd.ring.places import (
     checked_name,
     drop_empty_folders,
     entries,
+    in_named_folder,
     is_memory_file,
     named_folder,
     nameless_file,
@@ -42,7 +43,6 @@ from sage_qd.ring.stats import RingStats
 
 MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-FOLDER_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +207,13 @@ def create(
         where = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]  # exactly one is given, see above
         descriptor = nameless_file(os.path.dirname(where))
         return _formatted(descriptor, settings, threshold, start, where, name=None, namespace=None)
-    for attempt in range(FOLDER_ATTEMPTS):
-        where = os.path.join(named_folder(namespace), checked_name(name))
-        try:
-            descriptor = nameless_file(os.path.dirname(where))
-            return _formatted(descriptor, settings, threshold, start, where, name=name, namespace=namespace)
-        except FileNotFoundError:  # the last one who left another queue took the empty folder along
-            if attempt == FOLDER_ATTEMPTS - 1:
-                raise
-    raise AssertionError("the loop returns or raises")
+    checked_name(name)
+
+    def make(folder: str) -> Ring:
+        where = os.path.join(folder, name)
+        return _formatted(nameless_file(folder), settings, threshold, start, where, name=name, namespace=namespace)
+
+    return in_named_folder(namespace, make)
 
 
 def attach(
