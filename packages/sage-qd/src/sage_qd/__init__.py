@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         register_queue_type,
         resolve_descriptor,
     )
-    from sage_qd.queues import Capabilities, Delivery, Lease, Queue, QueueStats, Reach
+    from sage_qd.queues import Capabilities, Delivery, Lease, Ordering, Queue, QueueFigures, QueueStats, Reach
     from sage_qd.queues.local import LocalQueue
     from sage_qd.queues.sage_ring import SageQueue
 
@@ -34,7 +34,9 @@ _PLACES = {
     "Lease": "sage_qd.queues",
     "LocalQueue": "sage_qd.queues.local",
     "LocalQueueDescriptor": "sage_qd.descriptors",
+    "Ordering": "sage_qd.queues",
     "Queue": "sage_qd.queues",
+    "QueueFigures": "sage_qd.queues",
     "QueueStats": "sage_qd.queues",
     "Reach": "sage_qd.queues",
     "SageQueue": "sage_qd.queues.sage_ring",
@@ -52,7 +54,9 @@ __all__ = [
     "Lease",
     "LocalQueue",
     "LocalQueueDescriptor",
+    "Ordering",
     "Queue",
+    "QueueFigures",
     "QueueStats",
     "Reach",
     "SageQueue",

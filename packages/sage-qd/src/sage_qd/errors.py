@@ -22,6 +22,7 @@ Every exception of sage-qd: one class for one cause.
     ├── RoleClaimedError                             a single-producer or single-consumer role is taken
     ├── FencedError                                  our claim was taken over: we were judged dead
     ├── NotShareableError (TypeError, ValueError)    this object cannot leave its process
+    ├── QueueMovedError                              the queue was moved, and this handle cannot follow
     ├── StaleDescriptorError                         the queue was made anew since the descriptor
     ├── DescriptorError (ValueError)                 descriptor data was rejected
     │   ├── UnknownQueueTypeError                    no such queue kind
@@ -75,6 +76,7 @@ __all__ = [
     "QueueClosedError",
     "QueueExistsError",
     "QueueLostError",
+    "QueueMovedError",
     "QueueNoSpaceError",
     "QueueNotFoundError",
     "QueueUnavailableError",
@@ -344,6 +346,20 @@ class NotShareableError(SageQueueError, TypeError, ValueError):
 
 
 # -- Descriptors and payloads -----------------------------------------------------------------------------------------
+
+
+class QueueMovedError(SageQueueError):
+    """
+    The queue was moved to another one. Queues that were opened through a descriptor follow by themselves, so this is
+    seen only on a bare handle: open ``successor``, the JSON of the other queue's descriptor.
+    """
+
+    carried = ("name", "successor")
+
+    def __init__(self, *, name: str | None, successor: str) -> None:
+        self.name = name
+        self.successor = successor
+        super().__init__(f"{_called(name)} was moved; open its successor: {successor}")
 
 
 class StaleDescriptorError(SageQueueError):

@@ -32,6 +32,7 @@ EXAMPLES = [
     errors.RoleClaimedError(role="producer", pid=77),
     errors.FencedError(pid=77, epoch=3),
     errors.NotShareableError(what="a thread queue"),
+    errors.QueueMovedError(name="jobs", successor='{"queue_id": "jobs"}'),
     errors.StaleDescriptorError(wanted="aa", found="bb"),
     errors.DescriptorError(pointer="/capacity_bytes", reason="it must be positive, not -1"),
     errors.UnknownQueueTypeError(queue_type="carrier pigeon", known=["local", "sage_ring"]),

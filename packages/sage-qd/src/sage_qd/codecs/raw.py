@@ -8,7 +8,7 @@ __all__ = ["RawCodec"]
 
 
 class RawCodec:
-    """Carries ``bytes`` and what exports a C-contiguous buffer; every message arrives as ``bytes``."""
+    """Carries ``bytes`` and what exports a C-contiguous buffer; it arrives as ``bytes``, or as a view while leased."""
 
     name: Final = "raw"
     number: Final = 0
@@ -27,8 +27,8 @@ class RawCodec:
             raise BufferError("the buffer is not C-contiguous; put bytes(buffer) to send a copy that is")
         return RAW_VIEW_TAG, (view.cast("B") if view.nbytes else b"",)
 
-    def decode(self, tag: int, payload: Payload) -> bytes:
-        """Return the bytes of the record."""
+    def decode(self, tag: int, payload: Payload) -> bytes | memoryview:
+        """Return the bytes of the record; of a lease, a view of them."""
         if tag not in (RAW_TAG, RAW_VIEW_TAG):
             raise refuse_tag(tag, self)
-        return bytes(payload)
+        return payload if isinstance(payload, memoryview) else bytes(payload)

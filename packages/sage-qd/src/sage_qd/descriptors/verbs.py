@@ -16,6 +16,15 @@ QUEUE_VERBS: Final = (
     "get_many",
     "lease",
     "receive",
+    "view",
+    "wait_message",
+    "wait_room",
+    "aput",
+    "aput_many",
+    "aget",
+    "aget_many",
+    "alease",
+    "areceive",
     "peek",
     "clear",
     "qsize",
@@ -55,9 +64,11 @@ class QueueVerbs:
         """Take the oldest message without waiting."""
         return self.open().get_nowait()
 
-    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[Any]:
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[Any]:
         """Take what is there; see :meth:`Queue.get_many`."""
-        return self.open().get_many(max_items, max_bytes, timeout)
+        return self.open().get_many(max_items, max_bytes, timeout, linger)
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
@@ -66,6 +77,42 @@ class QueueVerbs:
     def receive(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
         return self.open().lease(block, timeout)
+
+    def view(self, block: bool = True, timeout: float | None = None) -> Lease[Any]:
+        """Look at the oldest message in place; see :meth:`Queue.view`."""
+        return self.open().view(block, timeout)
+
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
+        return self.open().wait_message(timeout)
+
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
+        return self.open().wait_room(timeout)
+
+    async def aput(self, item: Any, timeout: float | None = None) -> None:
+        """Put in asyncio; see :meth:`Queue.aput`."""
+        await self.open().aput(item, timeout)
+
+    async def aput_many(self, items: Iterable[Any], timeout: float | None = None) -> int:
+        """Put many in asyncio; see :meth:`Queue.aput_many`."""
+        return await self.open().aput_many(items, timeout)
+
+    async def aget(self, timeout: float | None = None) -> Any:
+        """Take in asyncio; see :meth:`Queue.aget`."""
+        return await self.open().aget(timeout)
+
+    async def aget_many(self, max_items: int, max_bytes: int | None = None, timeout: float | None = None) -> list[Any]:
+        """Take what is there in asyncio; see :meth:`Queue.aget_many`."""
+        return await self.open().aget_many(max_items, max_bytes, timeout)
+
+    async def alease(self, timeout: float | None = None) -> Lease[Any]:
+        """Lease in asyncio; see :meth:`Queue.alease`."""
+        return await self.open().alease(timeout)
+
+    async def areceive(self, timeout: float | None = None) -> Lease[Any]:
+        """Lease in asyncio; see :meth:`Queue.areceive`."""
+        return await self.open().areceive(timeout)
 
     def peek(self) -> Any:
         """Look at the oldest message; see :meth:`Queue.peek`."""

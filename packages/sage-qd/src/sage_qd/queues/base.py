@@ -6,17 +6,31 @@ not every kind can do is declared in :class:`Capabilities`, read by the contract
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from sage_qd.errors import NotShareableError, ShutDown
+from sage_qd.errors import Full, NotShareableError, ShutDown
+from sage_qd.queues.turns import attempts
+from sage_qd.queues.waiting import deadline_of, remaining
 
-__all__ = ["Capabilities", "Delivery", "Descriptor", "Lease", "Queue", "QueueStats", "Reach"]
+__all__ = [
+    "Capabilities",
+    "Delivery",
+    "Descriptor",
+    "Lease",
+    "Ordering",
+    "Queue",
+    "QueueFigures",
+    "QueueStats",
+    "Reach",
+]
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -26,6 +40,13 @@ class Reach(Enum):
     THREADS = "threads of one process"
     PROCESSES = "processes of one host"
     HOSTS = "hosts"
+
+
+class Ordering(Enum):
+    """In which order messages are taken."""
+
+    FIFO = "one line: whatever was put first is taken first"
+    PER_PRODUCER = "the messages of one producer in the order in which it put them"
 
 
 class Delivery(Enum):
@@ -50,6 +71,9 @@ class Capabilities:
         same_object: Whether ``get`` returns the very object that was put, instead of an equal one.
         bounded_by_bytes: Whether room runs out by bytes too, and ``max_bytes`` counts encoded bytes.
         uri_scheme: How the URI of its descriptor begins.
+        ordering: In which order messages are taken.
+        durable: Whether it can be made so that accepted messages outlive everybody who uses it.
+        movable: Whether :func:`sage_qd.migrate` can move it to another kind while it is used.
     """
 
     reach: Reach
@@ -61,6 +85,9 @@ class Capabilities:
     same_object: bool
     bounded_by_bytes: bool
     uri_scheme: str
+    ordering: Ordering = Ordering.FIFO
+    durable: bool = False
+    movable: bool = False
 
 
 class Descriptor(Protocol):
@@ -86,6 +113,14 @@ class QueueStats(Protocol):
         high_water: Most messages the queue was seen to hold.
         redeliveries: Leases that ended without an ack.
         dropped: Messages that clear and shutdown dropped.
+        bytes_put: Encoded bytes ever put; None for a kind that holds objects.
+        bytes_taken: Encoded bytes that ever left; None likewise.
+        put_blocked_ns: Nanoseconds that producers waited for room, summed over all of them.
+        get_blocked_ns: Nanoseconds that consumers waited for messages, summed over all of them.
+        put_waiters: Producers that wait now; may be too many after a kill.
+        get_waiters: Consumers that wait now; likewise.
+        oldest_age_ns: The oldest message is at least this old; 0 when nothing is known of it.
+        is_shutdown: Whether the queue was shut down.
     """
 
     @property
@@ -102,6 +137,43 @@ class QueueStats(Protocol):
     def redeliveries(self) -> int: ...  # noqa: D102
     @property
     def dropped(self) -> int: ...  # noqa: D102
+    @property
+    def bytes_put(self) -> int | None: ...  # noqa: D102
+    @property
+    def bytes_taken(self) -> int | None: ...  # noqa: D102
+    @property
+    def put_blocked_ns(self) -> int: ...  # noqa: D102
+    @property
+    def get_blocked_ns(self) -> int: ...  # noqa: D102
+    @property
+    def put_waiters(self) -> int: ...  # noqa: D102
+    @property
+    def get_waiters(self) -> int: ...  # noqa: D102
+    @property
+    def oldest_age_ns(self) -> int: ...  # noqa: D102
+    @property
+    def is_shutdown(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueFigures:
+    """The counters of :class:`QueueStats` as a plain value, for kinds that have no more than these."""
+
+    puts: int
+    gets: int
+    depth: int
+    leased: int
+    high_water: int
+    redeliveries: int
+    dropped: int
+    put_blocked_ns: int
+    get_blocked_ns: int
+    put_waiters: int
+    get_waiters: int
+    oldest_age_ns: int
+    is_shutdown: bool
+    bytes_put: int | None = None
+    bytes_taken: int | None = None
 
 
 class Lease(Protocol[T_co]):
@@ -231,17 +303,20 @@ class Queue(ABC, Generic[T]):
         """Take without waiting: ``get(block=False)``."""
 
     @abstractmethod
-    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[T]:
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[T]:
         """
-        Take what is there, in order: at least one message, waiting for that one only.
+        Take what is there, in order: at least one message, waiting for that one.
 
         It may be fewer than there are: a very large message ends a batch.
 
         Args:
             max_items: Most messages to take, at least 1.
-            max_bytes: Stop before the messages exceed this sum, but take the first; 0 for no bound. A kind that holds
-                objects counts bytes-like ones only.
+            max_bytes: Stop before the messages exceed this sum, but take the first; None or 0 for no bound. A kind that
+                holds objects counts bytes-like ones only.
             timeout: Seconds to wait for the first message.
+            linger: Seconds to go on collecting after the first message, until there are ``max_items``.
 
         Raises:
             Empty: Nothing came within ``timeout``.
@@ -267,6 +342,26 @@ class Queue(ABC, Generic[T]):
         """Lease under the name that reads well in ``with queue.receive() as lease:``; see :meth:`lease`."""
         return self.lease(block, timeout)
 
+    def view(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """
+        Lease whose ``value`` is shown in place: an array on the queue's own memory, a ``memoryview`` for ``bytes``.
+
+        Nothing is copied. The memory is read-only here, may be changed by others of this user, and is good until the
+        lease is settled.
+
+        Args:
+            block: Whether to wait at all.
+            timeout: Seconds to wait.
+
+        Raises:
+            Empty: Nothing came within ``timeout``.
+            ShutDown: The queue was shut down, and nothing is left, nor out on lease.
+            NotShareableError: The kind has no memory to show (``capabilities.views``).
+        """
+        raise NotShareableError(
+            what=f"the memory of a {type(self).__name__}", instead="use lease(), which hands out a copy"
+        )
+
     @abstractmethod
     def peek(self) -> T:
         """
@@ -289,6 +384,82 @@ class Queue(ABC, Generic[T]):
             except ShutDown:
                 return
             yield message
+
+    # -- Waiting without taking ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """
+        Wait until a get has an answer: a message, or ``ShutDown``. Somebody else may be faster then.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether there is one; False when the time ran out.
+        """
+
+    @abstractmethod
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """
+        Wait until a put of a small message has an answer: room, or ``ShutDown``. Somebody else may be faster then.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether there is one; False when the time ran out.
+        """
+
+    # -- In asyncio ---------------------------------------------------------------------------------------------------
+
+    async def aput(self, item: T, timeout: float | None = None) -> None:
+        """Put, letting the event loop run while the queue is full; see :meth:`put`."""
+        await self._attempts(self.wait_room, lambda: self.put_nowait(item), timeout)
+
+    async def aput_many(self, items: Iterable[T], timeout: float | None = None) -> int:
+        """Put many, letting the event loop run while the queue is full; see :meth:`put_many`."""
+        queued = list(items)
+        deadline = deadline_of(True, timeout)
+        done = 0
+        while done < len(queued):
+            step = partial(self.put_many, queued[done:], 0)
+            try:
+                done += await self._attempts(self.wait_room, step, remaining(deadline))
+            except (Full, ShutDown):
+                if done:
+                    return done
+                raise
+        return done
+
+    async def aget(self, timeout: float | None = None) -> T:
+        """Take, letting the event loop run while there is nothing; a cancelled call takes nothing. See :meth:`get`."""
+        return await self._attempts(self.wait_message, self.get_nowait, timeout)
+
+    async def aget_many(self, max_items: int, max_bytes: int | None = None, timeout: float | None = None) -> list[T]:
+        """Take what is there, letting the event loop run while there is nothing; see :meth:`get_many`."""
+        return await self._attempts(self.wait_message, lambda: self.get_many(max_items, max_bytes, 0), timeout)
+
+    async def alease(self, timeout: float | None = None) -> Lease[T]:
+        """Lease, letting the event loop run while there is nothing; see :meth:`lease`."""
+        return await self._attempts(self.wait_message, lambda: self.lease(False), timeout)
+
+    async def areceive(self, timeout: float | None = None) -> Lease[T]:
+        """Lease under its other name; see :meth:`receive`."""
+        return await self.alease(timeout)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Take messages one by one, waiting for each, until the queue is shut down and drained."""
+        while True:
+            try:
+                message = await self.aget()
+            except ShutDown:
+                return
+            yield message
+
+    async def _attempts(self, wait: Callable[[float | None], bool], step: Callable[[], R], timeout: float | None) -> R:
+        """Do a step that does not wait, again and again until it has an answer; see :mod:`sage_qd.queues.turns`."""
+        return await attempts(self, wait, step, deadline_of(True, timeout))
 
     # -- Inspection ---------------------------------------------------------------------------------------------------
 
@@ -333,6 +504,29 @@ class Queue(ABC, Generic[T]):
         Returns:
             How many messages were dropped.
         """
+
+    def seal(self, successor: str) -> int:
+        """
+        End this queue in favour of another one; :func:`sage_qd.migrate` calls it.
+
+        From the moment this returns, put raises ``QueueMovedError``, and so does get once everything was taken and no
+        lease is out; both in all processes, for ever. The change is one step: whoever is killed in it leaves the queue
+        as it was, or sealed.
+
+        Args:
+            successor: The JSON of the other queue's descriptor; the error carries it.
+
+        Returns:
+            How many messages were queued or out on lease at that moment.
+
+        Raises:
+            ShutDown: The queue was shut down, so there is nothing to move.
+            QueueMovedError: It is sealed already.
+            NotShareableError: The kind cannot be moved (``capabilities.movable``).
+        """
+        raise NotShareableError(
+            what=f"the messages of a {type(self).__name__}", instead="drain it; this kind cannot be moved"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -24,10 +24,10 @@ from sage_qd.errors import (
     ShutDown,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Lease, Queue, QueueStats, Reach
-from sage_qd.queues.local_store import SLICE_SECONDS, Held, LocalStats, Store
-from sage_qd.queues.waiting import TRY_ONCE, deadline_of, wait_until
+from sage_qd.queues.local_store import SLICE_SECONDS, Held, Store
+from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, wait_until
 
-__all__ = ["LocalLease", "LocalQueue", "LocalStats"]
+__all__ = ["LocalLease", "LocalQueue"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,34 +179,44 @@ class LocalQueue(Queue[T]):
         """Take the oldest message without waiting."""
         return self.get(False)
 
-    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[T]:
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[T]:
         """Take what is there; see :meth:`Queue.get_many`."""
-        if max_items < 1:
-            raise ValueError(f"max_items must be at least 1, not {max_items}")
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes must be 0 or more, not {max_bytes}")
+        check_batch(max_items, max_bytes)
+        collecting = deadline_of(True, linger)
         store = self._store
         deadline = deadline_of(True, timeout)
         with store.mutex:
             if self._may_take(deadline):
-                if not max_bytes:
-                    return [store.pop_message() for _ in range(min(max_items, store.depth()))]
-                return self._take_bounded(max_items, max_bytes)
+                taken: list[T] = []
+                while not self._take_more(taken, max_items, max_bytes or 0) and self._may_collect(collecting):
+                    pass
+                return taken
             target = store.moved_to
         if target is None:
             raise Empty("the queue holds no message")
-        return self._follow(lambda seconds: target.get_many(max_items, max_bytes, seconds), deadline)
+        return self._follow(lambda seconds: target.get_many(max_items, max_bytes, seconds, linger), deadline)
 
-    def _take_bounded(self, max_items: int, max_bytes: int) -> list[T]:
+    def _take_more(self, taken: list[T], max_items: int, max_bytes: int) -> bool:
+        """Take what is there; True when the batch is complete."""
         store = self._store
-        taken = [store.pop_message()]
-        total = _size(taken[0])
+        if not max_bytes:
+            taken += [store.pop_message() for _ in range(min(max_items - len(taken), store.depth()))]
+        total = sum(map(_size, taken)) if max_bytes else 0
         while len(taken) < max_items and store.depth():
             total += _size(self._oldest())
-            if total > max_bytes:
-                break
+            if total > max_bytes and taken:
+                return True
             taken.append(store.pop_message())
-        return taken
+        return len(taken) >= max_items
+
+    def _may_collect(self, deadline: float) -> bool:
+        """Wait for one more message; False when none comes. What ended the queue is told by the next call."""
+        try:
+            return self._may_take(deadline)
+        except (ShutDown, QueueClosedError):
+            return False
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
@@ -272,6 +282,37 @@ class LocalQueue(Queue[T]):
             except (Empty, Full):
                 if monotonic() >= deadline:
                     raise
+
+    # -- Waiting without taking ---------------------------------------------------------------------------------------
+
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
+        return self._wait_ready(self._may_take, deadline_of(True, timeout), lambda queue, t: queue.wait_message(t))
+
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
+        return self._wait_ready(self._may_put, deadline_of(True, timeout), lambda queue, t: queue.wait_room(t))
+
+    def _wait_ready(
+        self, may: Callable[[float], bool], deadline: float, there: Callable[[Queue[T], float], bool]
+    ) -> bool:
+        store = self._store
+        with store.mutex:
+            try:
+                if may(deadline):
+                    store.not_empty.notify()  # this one took no message: another that waits may have it
+                    store.not_full.notify()
+                    return True
+            except ShutDown:
+                return True
+            target = store.moved_to
+        if target is None:
+            return False
+        while not (found := there(target, min(max(deadline - monotonic(), 0), SLICE_SECONDS))):
+            self._check_open()
+            if monotonic() >= deadline:
+                return False
+        return found
 
     # -- Work done ----------------------------------------------------------------------------------------------------
 
@@ -369,15 +410,7 @@ class LocalQueue(Queue[T]):
             self._check_open()
             if store.moved_to is None:
                 store.collect()
-                return LocalStats(
-                    puts=store.puts,
-                    gets=store.gets,
-                    depth=store.depth(),
-                    leased=store.leased,
-                    high_water=store.high_water,
-                    redeliveries=store.redeliveries,
-                    dropped=store.dropped,
-                )
+                return store.figures()
         return store.moved_to.stats()
 
     # -- Ending -------------------------------------------------------------------------------------------------------

@@ -6,29 +6,17 @@ from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
+from time import monotonic_ns
 from typing import Any, Final
 
-from sage_qd.queues.base import Queue
+from sage_qd.queues.base import Queue, QueueFigures
 from sage_qd.queues.waiting import wait_until
 
-__all__ = ["SLICE_SECONDS", "Held", "LocalStats", "Store"]
+__all__ = ["SLICE_SECONDS", "Held", "Store"]
 
 # While messages are out on lease, waiting consumers look again this often: a lease that the garbage collector drops
 # gives its message back without being allowed to take the lock.
 SLICE_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalStats:
-    """Counters of a :class:`LocalQueue`; see :class:`~sage_qd.queues.base.QueueStats`."""
-
-    puts: int
-    gets: int
-    depth: int
-    leased: int
-    high_water: int
-    redeliveries: int
-    dropped: int
 
 
 @dataclass(order=True, slots=True)
@@ -77,6 +65,8 @@ class Store:
         self.dropped = 0
         self.waiting_producers = 0
         self.waiting_consumers = 0
+        self.put_blocked_ns = 0
+        self.get_blocked_ns = 0
         self.ended = False
         self.shut = False
         self.shut_immediately = False
@@ -155,18 +145,40 @@ class Store:
     def wait_for_room(self, deadline: float) -> bool:
         """Wait once; False when the deadline had passed."""
         self.waiting_producers += 1
+        start = monotonic_ns()
         try:
             return wait_until(self.not_full, deadline)
         finally:
             self.waiting_producers -= 1
+            self.put_blocked_ns += monotonic_ns() - start
 
     def wait_for_message(self, deadline: float) -> bool:
         """Wait once, for a slice only while a dropped lease may give its message back; False as above."""
         self.waiting_consumers += 1
+        start = monotonic_ns()
         try:
             return wait_until(self.not_empty, deadline, SLICE_SECONDS if self.leased else inf)
         finally:
             self.waiting_consumers -= 1
+            self.get_blocked_ns += monotonic_ns() - start
+
+    def figures(self) -> QueueFigures:
+        """The counters, as one value. A store notes no times of its messages, so it knows no ages."""
+        return QueueFigures(
+            puts=self.puts,
+            gets=self.gets,
+            depth=self.depth(),
+            leased=self.leased,
+            high_water=self.high_water,
+            redeliveries=self.redeliveries,
+            dropped=self.dropped,
+            put_blocked_ns=self.put_blocked_ns,
+            get_blocked_ns=self.get_blocked_ns,
+            put_waiters=self.waiting_producers,
+            get_waiters=self.waiting_consumers,
+            oldest_age_ns=0,
+            is_shutdown=self.shut,
+        )
 
     def drop_all(self) -> int:
         """Drop what nobody holds, and return how many."""

@@ -22,7 +22,7 @@ from sage_qd.errors import (
 )
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, Reach
 from sage_qd.queues.names import segment_name
-from sage_qd.ring import Ring, RingStats, attach, attach_or_create
+from sage_qd.ring import Ring, RingStats, attach, attach_or_create, wait
 from sage_qd.ring import create as create_ring
 from sage_qd.ring.places import in_named_folder, named_folder
 
@@ -38,7 +38,9 @@ _OF_THE_RING: Final = (
     "get_nowait",
     "get_many",
     "lease",
+    "view",
     "peek",
+    "wait_room",
     "clear",
     "qsize",
     "empty",
@@ -260,13 +262,27 @@ class SageQueue(Queue[T]):
         """Take the oldest message without waiting."""
         return cast(T, self._ring.get_nowait())
 
-    def get_many(self, max_items: int, max_bytes: int = 0, timeout: float | None = None) -> list[T]:
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[T]:
         """Take what is there; see :meth:`Queue.get_many`."""
-        return cast(list[T], self._ring.get_many(max_items, max_bytes, timeout))
+        return cast(list[T], self._ring.get_many(max_items, max_bytes, timeout, linger))
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
         return cast(Lease[T], self._ring.lease(block, timeout))
+
+    def view(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """Take the oldest message on trial and show it in place; see :meth:`Queue.view`."""
+        return cast(Lease[T], self._ring.view(block, timeout))
+
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
+        return bool(wait([self._ring], timeout))
+
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
+        return self._ring.wait_room(timeout)
 
     def peek(self) -> T:
         """Look at the oldest message; see :meth:`Queue.peek`."""

@@ -5,7 +5,7 @@ from math import inf, isnan
 from time import monotonic
 from typing import Final
 
-__all__ = ["LONGEST_SECONDS", "TRY_ONCE", "deadline_of", "wait_until"]
+__all__ = ["LONGEST_SECONDS", "TRY_ONCE", "check_batch", "deadline_of", "remaining", "wait_until"]
 
 TRY_ONCE: Final = -inf
 LONGEST_SECONDS: Final = 1e9
@@ -32,6 +32,11 @@ def deadline_of(block: bool, timeout: float | None) -> float:
     return inf if seconds > LONGEST_SECONDS else monotonic() + seconds
 
 
+def remaining(deadline: float) -> float | None:
+    """Return the timeout that is left until a deadline: None for ever, 0 when it has passed."""
+    return None if deadline == inf else max(deadline - monotonic(), 0)
+
+
 def wait_until(condition: threading.Condition, deadline: float, slice_seconds: float = inf) -> bool:
     """
     Wait for a notification, at most until the deadline, at most for one slice; False when the deadline had passed.
@@ -48,3 +53,18 @@ def wait_until(condition: threading.Condition, deadline: float, slice_seconds: f
         condition.notify()
         raise
     return True
+
+
+def check_batch(max_items: int, max_bytes: int | None) -> None:
+    """
+    Check the bounds of a batch.
+
+    Raises:
+        TypeError: One is no integer.
+        ValueError: One is too small.
+    """
+    for name, value, low in (("max_items", max_items, 1), ("max_bytes", 0 if max_bytes is None else max_bytes, 0)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an integer, not {value!r}")
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, not {value}")

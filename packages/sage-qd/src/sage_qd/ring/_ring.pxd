@@ -153,7 +153,8 @@ cdef class Ring:
     cdef object read_spilled(self, object reference)
     cdef object get_spilled(self)
     cdef object new_payload(self, size_t size, bint writable)
-    cdef list get_run(self, list items, Py_ssize_t max_items, Py_ssize_t max_bytes)
+    cdef list get_run(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes)
+    cdef list linger(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes, uint64_t until_ns)
     cdef list decode_all(self, list items, list tags)
     cdef object decoded(self, uint8_t tag, object payload)
     cdef object decoded_view(self, uint8_t tag, object view)
@@ -163,6 +164,7 @@ cdef class Lease:
     cdef Ring owner
     cdef sq_record record
     cdef bint held
+    cdef bint in_place            # whether `value` of bytes is a view
     cdef object reference         # what the record holds, when it refers to a spill file
     cdef object spilled           # the payload that was in that file
 

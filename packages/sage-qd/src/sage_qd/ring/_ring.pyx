@@ -938,14 +938,15 @@ cdef class Ring:
         finally:
             PyBuffer_Release(&view)
 
-    def get_many(self, Py_ssize_t max_items, Py_ssize_t max_bytes=0, timeout=None) -> list:
+    def get_many(self, Py_ssize_t max_items, max_bytes=None, timeout=None, linger=0) -> list:
         """
         Take out what is there, in order: at least one item (waiting for it), at most ``max_items``.
 
         Args:
             max_items: Upper bound of the list's length, at least 1.
-            max_bytes: Stop before the payloads exceed this sum (the first item always comes); 0 for no bound.
+            max_bytes: Stop before the payloads exceed this sum (the first item always comes); None or 0 for no bound.
             timeout: Seconds to wait for the first item; ``None`` waits without end, 0 does not wait.
+            linger: Seconds to go on collecting after the first item, until there are ``max_items``.
 
         Raises:
             Empty: Nothing came within ``timeout``.
@@ -955,28 +956,46 @@ cdef class Ring:
         cdef list items = [], tags = None
         cdef uint8_t tag
         cdef uint64_t deadline_ns = deadline_of(True, timeout)
+        cdef uint64_t lingering_ns = deadline_of(True, linger)
+        cdef Py_ssize_t bytes_limit = 0 if max_bytes is None else max_bytes
         if max_items < 1:
             raise ValueError(f"max_items must be at least 1, not {max_items}")
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes must be 0 or more, not {max_bytes}")
+        if bytes_limit < 0:
+            raise ValueError(f"max_bytes must be at least 0, not {max_bytes}")
         self.check()
         if self.pending is not None:
             return [self.decoded(0, None)]
-        tags = self.get_run(items, max_items, max_bytes)
+        tags = self.get_run(items, tags, max_items, bytes_limit)
         if not items:
             payload = self.get_waiting(deadline_ns, &tag)
             items.append(payload)
-            if max_items > 1 and (max_bytes == 0 or len(payload) < max_bytes):
-                tags = self.get_run(items, max_items, max_bytes)
             if tag:
-                if tags is None:
-                    tags = [0] * len(items)
-                tags[0] = tag
+                tags = [tag]
+            if max_items > 1 and (bytes_limit == 0 or len(payload) < bytes_limit):
+                tags = self.get_run(items, tags, max_items, bytes_limit)
+        if lingering_ns and len(items) < max_items:
+            tags = self.linger(items, tags, max_items, bytes_limit, lingering_ns)
         if tags is None or self.decoder is None:
             return items
         return self.decode_all(items, tags)
 
-    cdef list get_run(self, list items, Py_ssize_t max_items, Py_ssize_t max_bytes):
+    cdef list linger(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes, uint64_t until_ns):
+        """Go on collecting; what was taken waits in `pending` when a signal handler ends this."""
+        cdef Py_ssize_t before = 0
+        cdef uint64_t now = sq_now_ns()
+        try:
+            while before < len(items) < max_items and now < until_ns and wait_any([self], (until_ns - now) / 1e9):
+                before = len(items)
+                tags = self.get_run(items, tags, max_items, max_bytes)
+                now = sq_now_ns()
+        except (errors.SageQueueError, OSError):
+            pass  # closed or damaged meanwhile: the next call says so, what was taken is the caller's
+        except BaseException:
+            self.pending = list(zip([0] * len(items) if tags is None else tags, items))
+            raise
+        return tags
+
+    cdef list get_run(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes):
         """
         Append to `items` what can be had without waiting; their tags (for all of `items`), or None when all are 0.
 
@@ -992,9 +1011,9 @@ cdef class Ring:
         cdef uint8_t marks[TURN]
         cdef Py_ssize_t count
         cdef bint again = True
-        cdef list tags = None
-        if before:
-            total = len(items[0])
+        if max_bytes:
+            for index in range(before):
+                total += len(items[index])
         while again and len(items) < max_items:
             status = sq_read_begin(&self.ring, &reader, False)
             if status:
@@ -1148,6 +1167,35 @@ cdef class Ring:
                 lease.ack()  # what it refers to is gone: giving it back would stop everybody behind it
                 raise
         return lease
+
+    def view(self, bint block=True, timeout=None) -> Lease:
+        """As `lease`, but the ``value`` of an item put as bytes is a read-only memoryview of the ring, not a copy."""
+        cdef Lease lease = self.lease(block, timeout)
+        lease.in_place = True
+        return lease
+
+    def wait_room(self, timeout=None) -> bool:
+        """
+        Wait until a put of a small item has an answer: room, or `ShutDown`. Somebody else may be faster then.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Returns:
+            Whether there is one; False when the time ran out.
+        """
+        cdef int status
+        cdef uint64_t deadline_ns = deadline_of(True, timeout)
+        while True:
+            self.check()
+            self.calls += 1
+            with nogil:
+                status = sq_wait_turn(&self.ring, SQ_PRODUCERS, 2, deadline_ns)
+            self.calls -= 1
+            self.finish()
+            if status != SQ_AGAIN:
+                return status == SQ_OK
+            PyErr_CheckSignals()
 
     def clear(self) -> int:
         """Drop every item that nobody holds by lease, and return how many."""
@@ -1534,9 +1582,9 @@ cdef class Lease:
 
     @property
     def value(self):
-        """The object that the decoder builds on `data` without a copy (``bytes`` for items put as bytes)."""
+        """The object that the decoder builds on `data` without a copy; a copy for bytes, except of `Ring.view`."""
         if self.record.tag == 0:
-            return bytes(memoryview(self))
+            return memoryview(self) if self.in_place else bytes(memoryview(self))
         return self.owner.decoded_view(self.record.tag, memoryview(self))
 
     @property
