@@ -300,6 +300,25 @@ static void shutdown_waits_for_leased_items(void) {
     CHECK_IS(get_item(ring), -SQ_SHUTDOWN);
 }
 
+static void a_sealed_ring_refuses_puts_and_drains(void) {
+    int fd = MAKE_RING(0);
+    sq_ring *ring = join_ring(fd), *other = join_ring(fd);
+    uint32_t left;
+    CHECK_IS(put_item(ring, 1, 50), SQ_OK);
+    CHECK_IS(put_item(ring, 2, 50), SQ_OK);
+    CHECK_IS(get_item(ring), 1);
+    CHECK_IS(sq_seal(other, &left), SQ_OK);
+    CHECK_IS(left, 1);
+    CHECK_IS(sq_state(ring), SQ_STATE_SHUTDOWN | SQ_STATE_MOVED);
+    CHECK_IS(put_item(ring, 3, 50), SQ_SHUTDOWN);
+    CHECK_IS(sq_seal(ring, &left), SQ_SHUTDOWN);
+    CHECK_IS(get_item(ring), 2);
+    CHECK_IS(get_item(ring), -SQ_SHUTDOWN);
+    sq_ring *single = join_ring(MAKE_RING(.mode = SQ_MODE_SINGLE_PRODUCER));
+    CHECK_IS(sq_seal(single, &left), SQ_INVALID);
+    CHECK_IS(sq_state(single), 0);
+}
+
 static void immediate_shutdown_drops_and_counts(void) {
     sq_ring *ring = join_ring(MAKE_RING(0));
     uint32_t dropped;

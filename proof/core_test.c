@@ -27,6 +27,7 @@ static const named_test tests[] = {
     TEST(clear_leaves_leased_items_to_their_holders),
     TEST(shutdown_refuses_puts_and_drains),
     TEST(shutdown_waits_for_leased_items),
+    TEST(a_sealed_ring_refuses_puts_and_drains),
     TEST(immediate_shutdown_drops_and_counts),
     TEST(no_item_is_missed_when_shutdown_is_seen),
     TEST(resize_keeps_what_is_queued),

@@ -433,6 +433,38 @@ static bool judge_shutdown(bench *bench, bool completed) {
     return true;
 }
 
+/* Sealed or not; in both cases everything is still taken from here, once. */
+static void perform_seal(bench *bench) {
+    uint32_t left;
+    sq_seal(bench->ring, &left);
+}
+static bool judge_seal(bench *bench, bool completed) {
+    sq_ring *ring = bench->ring;
+    uint32_t state = sq_state(ring), left = 0, gone, number = 0, attempt = 0;
+    expectation expected;
+    expect_what_is_there(bench, &expected, &gone);
+    if (ring->mode & SQ_MODE_SINGLE_PRODUCER) {
+        EXPECT(sq_seal(ring, &left), SQ_INVALID);
+        EXPECT(state, 0);
+        return true;
+    }
+    if (completed && !state) return complain("the ring was not sealed");
+    if (state && state != (SQ_STATE_SHUTDOWN | SQ_STATE_MOVED)) return complain("sealed by halves: state %u", state);
+    if (gone) return complain("%u items are gone", gone);
+    if (!step_in(bench)) return false;
+    EXPECT(sq_seal(ring, &left), state ? SQ_SHUTDOWN : SQ_OK);
+    EXPECT(left, expected.items + bench->state->held);
+    EXPECT(put_numbered(ring, 0, 0), SQ_SHUTDOWN);
+    for (uint32_t at = 0; at < expected.items; at++) {
+        EXPECT(take_numbered(ring, &number, &attempt), SQ_OK);
+        EXPECT(number, expected.number[at]);
+        EXPECT(attempt, expected.attempt[at]);
+    }
+    if (bench->state->held) EXPECT(sq_ack(ring, false, &bench->lease), SQ_OK);
+    EXPECT(take_numbered(ring, &number, &attempt), SQ_SHUTDOWN);
+    return true;
+}
+
 /* Resized or not, nothing queued is lost, and the next resize succeeds. */
 static void perform_resize(bench *bench) {
     sq_resize(bench->ring, 8192, sq_now_ns() + 1000000000ull);
@@ -468,6 +500,7 @@ static const operation operations[] = {
     {"clear", "consumer", .takes = UINT32_MAX, .partial = true, .perform = perform_clear},
     {"shutdown", "owner", .perform = perform_shutdown, .judge = judge_shutdown},
     {"shutdown_now", "owner", .perform = perform_shutdown_now, .judge = judge_shutdown},
+    {"seal", "owner", .perform = perform_seal, .judge = judge_seal},
     {"resize", "owner", .fresh = true, .perform = perform_resize, .judge = judge_resize},
     {"attach", "owner", .perform = perform_attach, .judge = judge_attach},
     {"create", "owner", .prepare = prepare_create, .perform = perform_create, .judge = judge_create},

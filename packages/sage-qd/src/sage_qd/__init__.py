@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from sage_qd.descriptors import (
         BaseQueueDescriptor,
         LocalQueueDescriptor,
+        Migration,
         SageQueueDescriptor,
         Setting,
         known_queue_types,
+        migrate,
         register_queue_type,
         resolve_descriptor,
     )
     from sage_qd.queues import Capabilities, Delivery, Lease, Ordering, Queue, QueueFigures, QueueStats, Reach
     from sage_qd.queues.local import LocalQueue
     from sage_qd.queues.sage_ring import SageQueue
+    from sage_qd.queues.selecting import wait
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,7 @@ _PLACES = {
     "Lease": "sage_qd.queues",
     "LocalQueue": "sage_qd.queues.local",
     "LocalQueueDescriptor": "sage_qd.descriptors",
+    "Migration": "sage_qd.descriptors",
     "Ordering": "sage_qd.queues",
     "Queue": "sage_qd.queues",
     "QueueFigures": "sage_qd.queues",
@@ -43,8 +47,10 @@ _PLACES = {
     "SageQueueDescriptor": "sage_qd.descriptors",
     "Setting": "sage_qd.descriptors",
     "known_queue_types": "sage_qd.descriptors",
+    "migrate": "sage_qd.descriptors",
     "register_queue_type": "sage_qd.descriptors",
     "resolve_descriptor": "sage_qd.descriptors",
+    "wait": "sage_qd.queues.selecting",
 }
 
 __all__ = [
@@ -54,6 +60,7 @@ __all__ = [
     "Lease",
     "LocalQueue",
     "LocalQueueDescriptor",
+    "Migration",
     "Ordering",
     "Queue",
     "QueueFigures",
@@ -64,8 +71,10 @@ __all__ = [
     "Setting",
     "__version__",
     "known_queue_types",
+    "migrate",
     "register_queue_type",
     "resolve_descriptor",
+    "wait",
     *_error_names,
 ]
 

@@ -128,6 +128,8 @@ with create("ring", namespace=sys.argv[1], capacity_bytes=4096) as ring:
     ring.lease().ack()  # registers: that opens a file too
     ring.put(bytes(100_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    while os.dup(0) < ring.fileno():  # leave no smaller number free
+        pass
     resource.setrlimit(resource.RLIMIT_NOFILE, (ring.fileno() + 1, hard))
     try:
         ring.get()

@@ -6,6 +6,7 @@ The built-in kinds are imported here, so that reading a descriptor imports nothi
 
 from sage_qd.descriptors.base import BaseQueueDescriptor, resolve_descriptor
 from sage_qd.descriptors.local import LocalQueueDescriptor
+from sage_qd.descriptors.migration import Migration, migrate
 from sage_qd.descriptors.registry import known_queue_types, register_queue_type
 from sage_qd.descriptors.sage import SageQueueDescriptor
 from sage_qd.descriptors.settings import Setting
@@ -13,9 +14,11 @@ from sage_qd.descriptors.settings import Setting
 __all__ = [
     "BaseQueueDescriptor",
     "LocalQueueDescriptor",
+    "Migration",
     "SageQueueDescriptor",
     "Setting",
     "known_queue_types",
+    "migrate",
     "register_queue_type",
     "resolve_descriptor",
 ]

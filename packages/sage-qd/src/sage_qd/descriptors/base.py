@@ -147,6 +147,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
             queue.close()
             raise StaleDescriptorError(wanted=self.instance, found=str(found))
         queue.descriptor = self._copy(queue_id=self.queue_id, instance=found)
+        queue.follow(_open_successor)
         return queue
 
     def _bind(self, queue: Queue[Any]) -> None:
@@ -431,6 +432,11 @@ def _checked_queue_id(queue_id: str) -> None:
     if size > LONGEST_QUEUE_ID:
         rule = f"it takes {size:,} bytes and the limit is {LONGEST_QUEUE_ID:,}"
         raise InvalidQueueNameError(name=queue_id, rule=rule)
+
+
+def _open_successor(text: str, create: bool) -> Queue[Any]:
+    """Open the queue that another one was moved to."""
+    return BaseQueueDescriptor.from_json(text)._opened(create)
 
 
 def _is_json(value: Any) -> bool:

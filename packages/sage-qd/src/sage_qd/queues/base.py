@@ -415,7 +415,7 @@ class Queue(ABC, Generic[T]):
 
     async def aput(self, item: T, timeout: float | None = None) -> None:
         """Put, letting the event loop run while the queue is full; see :meth:`put`."""
-        await self._attempts(self.wait_room, lambda: self.put_nowait(item), timeout)
+        await self._attempts("wait_room", lambda: self.put_nowait(item), timeout)
 
     async def aput_many(self, items: Iterable[T], timeout: float | None = None) -> int:
         """Put many, letting the event loop run while the queue is full; see :meth:`put_many`."""
@@ -423,26 +423,29 @@ class Queue(ABC, Generic[T]):
         deadline = deadline_of(True, timeout)
         done = 0
         while done < len(queued):
-            step = partial(self.put_many, queued[done:], 0)
+            rest = queued[done:]
             try:
-                done += await self._attempts(self.wait_room, step, remaining(deadline))
+                done += await self._attempts("wait_room", partial(self._put_now, rest), remaining(deadline))
             except (Full, ShutDown):
                 if done:
                     return done
                 raise
         return done
 
+    def _put_now(self, items: list[T]) -> int:
+        return self.put_many(items, 0)
+
     async def aget(self, timeout: float | None = None) -> T:
         """Take, letting the event loop run while there is nothing; a cancelled call takes nothing. See :meth:`get`."""
-        return await self._attempts(self.wait_message, self.get_nowait, timeout)
+        return await self._attempts("wait_message", lambda: self.get_nowait(), timeout)
 
     async def aget_many(self, max_items: int, max_bytes: int | None = None, timeout: float | None = None) -> list[T]:
         """Take what is there, letting the event loop run while there is nothing; see :meth:`get_many`."""
-        return await self._attempts(self.wait_message, lambda: self.get_many(max_items, max_bytes, 0), timeout)
+        return await self._attempts("wait_message", lambda: self.get_many(max_items, max_bytes, 0), timeout)
 
     async def alease(self, timeout: float | None = None) -> Lease[T]:
         """Lease, letting the event loop run while there is nothing; see :meth:`lease`."""
-        return await self._attempts(self.wait_message, lambda: self.lease(False), timeout)
+        return await self._attempts("wait_message", lambda: self.lease(False), timeout)
 
     async def areceive(self, timeout: float | None = None) -> Lease[T]:
         """Lease under its other name; see :meth:`receive`."""
@@ -457,7 +460,7 @@ class Queue(ABC, Generic[T]):
                 return
             yield message
 
-    async def _attempts(self, wait: Callable[[float | None], bool], step: Callable[[], R], timeout: float | None) -> R:
+    async def _attempts(self, wait: str, step: Callable[[], R], timeout: float | None) -> R:
         """Do a step that does not wait, again and again until it has an answer; see :mod:`sage_qd.queues.turns`."""
         return await attempts(self, wait, step, deadline_of(True, timeout))
 
@@ -527,6 +530,23 @@ class Queue(ABC, Generic[T]):
         raise NotShareableError(
             what=f"the messages of a {type(self).__name__}", instead="drain it; this kind cannot be moved"
         )
+
+    def follow(self, open_successor: "Callable[[str, bool], Queue[Any]] | None") -> None:
+        """
+        Go over to the successor when the queue is moved, instead of raising ``QueueMovedError``.
+
+        A descriptor says this to each queue that it opens. It changes nothing for a kind that cannot be moved.
+
+        Args:
+            open_successor: Opens the queue of a descriptor's JSON; with False only if it exists. None: raise the error.
+        """
+
+    def is_shared(self) -> bool:
+        """Whether anybody else has a handle of this queue; True where the kind cannot tell."""
+        return True
+
+    def leave_behind(self) -> None:
+        """Let the queue stay when this handle is closed as the last one, where it would go otherwise."""
 
     @abstractmethod
     def close(self) -> None:

@@ -20,11 +20,13 @@ from sage_qd.errors import (
     GeometryMismatchError,
     NotShareableError,
     QueueClosedError,
+    QueueMovedError,
     QueueNotFoundError,
     ShutDown,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Lease, Queue, QueueStats, Reach
 from sage_qd.queues.local_store import SLICE_SECONDS, Held, Store
+from sage_qd.queues.moving import Succession
 from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, wait_until
 
 __all__ = ["LocalLease", "LocalQueue"]
@@ -35,6 +37,8 @@ R = TypeVar("R")
 
 _named_stores: WeakValueDictionary[str, Store] = WeakValueDictionary()
 _named_stores_mutex: Final = threading.Lock()
+_left_behind: Final[dict[str, Store]] = {}
+"""Stores that stay although nobody has a handle; who opens the name takes one over."""
 
 
 class LocalQueue(Queue[T]):
@@ -58,12 +62,15 @@ class LocalQueue(Queue[T]):
         same_object=True,
         bounded_by_bytes=False,
         uri_scheme="local",
+        movable=True,
     )
 
     def __init__(self, maxsize: int = 0) -> None:
         if isinstance(maxsize, bool) or not isinstance(maxsize, int):
             raise TypeError(f"maxsize must be an int, not {maxsize!r}")
         self._store = Store(None, max(maxsize, 0))
+        self._store.handles.add(self)
+        self._succession: Succession | None = None
         self._closed = False
         self._held: dict[int, Held] = {}
 
@@ -83,7 +90,7 @@ class LocalQueue(Queue[T]):
         """
         handle = cls(maxsize)
         with _named_stores_mutex:
-            store = _named_stores.get(name)
+            store = _left_behind.pop(name, None) or _named_stores.get(name)
             if store is None:
                 if not create:
                     raise QueueNotFoundError(name=name)
@@ -93,6 +100,7 @@ class LocalQueue(Queue[T]):
         if store.maxsize != max(maxsize, 0):
             raise GeometryMismatchError(name=name, wanted={"maxsize": maxsize}, found={"maxsize": store.maxsize})
         handle._store = store
+        store.handles.add(handle)
         return handle
 
     # -- Write side ---------------------------------------------------------------------------------------------------
@@ -106,7 +114,7 @@ class LocalQueue(Queue[T]):
             if not (store.maxsize or store.ended or self._closed) or self._may_put(deadline):
                 store.append(item)
                 return
-            target = store.moved_to
+            target = self._put_target()
         if target is None:
             raise Full(f"the queue holds {store.maxsize:,} messages")
         self._follow(lambda seconds: target.put(item, True, seconds), deadline)
@@ -126,7 +134,7 @@ class LocalQueue(Queue[T]):
                 store.append(queued[done])
                 done += 1
             self._check_open()
-            target = store.moved_to
+            target = self._put_target()
         if target is not None:
             while done < len(queued):
                 step = partial(target.put_many, queued[done:])
@@ -149,7 +157,7 @@ class LocalQueue(Queue[T]):
             if store.moved_to is not None:
                 return False
             if store.shut:
-                if no_raise:
+                if no_raise or self._may_go_over():
                     return False
                 raise ShutDown("the queue was shut down")
             if store.has_room():
@@ -170,10 +178,10 @@ class LocalQueue(Queue[T]):
                 deadline
             ):
                 return store.pop_message()  # type: ignore[no-any-return]  # a store holds what this queue put
-            target = store.moved_to
+            target = self._take_target()
         if target is None:
             raise Empty("the queue holds no message")
-        return cast(T, self._follow(lambda seconds: target.get(True, seconds), deadline))
+        return self._follow(lambda seconds: target.get(True, seconds), deadline)
 
     def get_nowait(self) -> T:
         """Take the oldest message without waiting."""
@@ -193,7 +201,7 @@ class LocalQueue(Queue[T]):
                 while not self._take_more(taken, max_items, max_bytes or 0) and self._may_collect(collecting):
                     pass
                 return taken
-            target = store.moved_to
+            target = self._take_target()
         if target is None:
             raise Empty("the queue holds no message")
         return self._follow(lambda seconds: target.get_many(max_items, max_bytes, seconds, linger), deadline)
@@ -215,7 +223,7 @@ class LocalQueue(Queue[T]):
         """Wait for one more message; False when none comes. What ended the queue is told by the next call."""
         try:
             return self._may_take(deadline)
-        except (ShutDown, QueueClosedError):
+        except (ShutDown, QueueClosedError, QueueMovedError):
             return False
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
@@ -225,7 +233,7 @@ class LocalQueue(Queue[T]):
         with store.mutex:
             if self._may_take(deadline):
                 return LocalLease(self, store, store.pop(self._held))
-            target = store.moved_to
+            target = self._take_target()
         if target is None:
             raise Empty("the queue holds no message")
         return self._follow(lambda seconds: target.lease(True, seconds), deadline)
@@ -236,10 +244,10 @@ class LocalQueue(Queue[T]):
         with store.mutex:
             if self._may_take(TRY_ONCE):
                 return cast(T, self._oldest())
-            target = store.moved_to
+            target = self._take_target()
         if target is None:
             raise Empty("the queue holds no message")
-        return cast(T, target.peek())
+        return target.peek()
 
     def _oldest(self) -> Any:
         store = self._store
@@ -258,9 +266,32 @@ class LocalQueue(Queue[T]):
             if store.messages or store.returned:
                 return True
             if store.shut and not store.leased:
+                if self._may_go_over():
+                    return False
                 raise ShutDown("the queue was shut down, and nothing is left")
             if not store.wait_for_message(deadline):
                 return False
+
+    def _may_go_over(self) -> bool:
+        """Whether this handle follows to a successor; raises where the queue has one and the handle does not follow."""
+        if self._store.successor is None:
+            return False
+        if self._succession is None:
+            raise QueueMovedError(name=self._store.name, successor=self._store.successor)
+        return True
+
+    def _put_target(self, verb: str = "put") -> Queue[T] | None:
+        """The queue that takes what is put now, if it is not this one. Under the mutex."""
+        store = self._store
+        if store.successor is None or self._succession is None:
+            return store.moved_to
+        error = QueueMovedError(name=store.name, successor=store.successor)
+        return cast(Queue[T], self._succession.go_over(error, verb))
+
+    def _take_target(self) -> Queue[T] | None:
+        """The queue that has what is to be taken now, if it is not this one. Under the mutex."""
+        store = self._store
+        return store.moved_to if store.depth() or store.leased else self._put_target("get")
 
     def clear(self) -> int:
         """Drop every message that nobody holds, and return how many."""
@@ -287,32 +318,38 @@ class LocalQueue(Queue[T]):
 
     def wait_message(self, timeout: float | None = None) -> bool:
         """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
-        return self._wait_ready(self._may_take, deadline_of(True, timeout), lambda queue, t: queue.wait_message(t))
+        deadline = deadline_of(True, timeout)
+        target = self._ready(self._may_take, self._take_target, deadline)
+        return self._wait_there(target.wait_message, deadline) if isinstance(target, Queue) else target
 
     def wait_room(self, timeout: float | None = None) -> bool:
         """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
-        return self._wait_ready(self._may_put, deadline_of(True, timeout), lambda queue, t: queue.wait_room(t))
+        deadline = deadline_of(True, timeout)
+        target = self._ready(self._may_put, self._put_target, deadline)
+        return self._wait_there(target.wait_room, deadline) if isinstance(target, Queue) else target
 
-    def _wait_ready(
-        self, may: Callable[[float], bool], deadline: float, there: Callable[[Queue[T], float], bool]
-    ) -> bool:
+    def _ready(
+        self, may: Callable[[float], bool], target: Callable[[], Queue[T] | None], deadline: float
+    ) -> Queue[T] | bool:
+        """Wait here; the queue that took over, if the answer is there."""
         store = self._store
         with store.mutex:
             try:
                 if may(deadline):
-                    store.not_empty.notify()  # this one took no message: another that waits may have it
+                    store.not_empty.notify()  # this one took no message and no room: another that waits may
                     store.not_full.notify()
                     return True
-            except ShutDown:
+            except (ShutDown, QueueMovedError):
                 return True
-            target = store.moved_to
-        if target is None:
-            return False
-        while not (found := there(target, min(max(deadline - monotonic(), 0), SLICE_SECONDS))):
+            return target() or False
+
+    def _wait_there(self, wait: Callable[[float], bool], deadline: float) -> bool:
+        """Wait on the queue that took over, in slices, so that closing this handle ends the wait."""
+        while not wait(min(max(deadline - monotonic(), 0), SLICE_SECONDS)):
             self._check_open()
             if monotonic() >= deadline:
                 return False
-        return found
+        return True
 
     # -- Work done ----------------------------------------------------------------------------------------------------
 
@@ -431,13 +468,46 @@ class LocalQueue(Queue[T]):
                 return dropped
         return store.moved_to.shutdown(immediate)
 
+    def is_shared(self) -> bool:
+        """Whether anybody else has a handle of this queue."""
+        return len(self._store.handles) > 1
+
+    def leave_behind(self) -> None:
+        """Let the queue stay when this handle is closed as the last one."""
+        if self._store.name is not None:
+            _left_behind[self._store.name] = self._store
+
+    def seal(self, successor: str) -> int:
+        """End this queue in favour of another one; see :meth:`Queue.seal`."""
+        store = self._store
+        with store.mutex:
+            self._check_open()
+            store.collect()
+            if store.moved_to is None:
+                if store.successor is not None:
+                    raise QueueMovedError(name=store.name, successor=store.successor)
+                if store.shut:
+                    raise ShutDown("the queue was shut down")
+                store.successor = successor
+                store.shut = store.ended = True
+                store.notify_everybody()
+                return store.depth() + store.leased
+        return store.moved_to.seal(successor)
+
+    def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
+        """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""
+        self._succession = None if open_successor is None else Succession(self, open_successor)
+
     def close(self) -> None:
         """Give up this handle; see :meth:`Queue.close`."""
+        if self._succession is not None and not self._closed:
+            self._succession.close()
         store = self._store
         with store.mutex:
             if self._closed:
                 return
             self._closed = True
+            store.handles.discard(self)
             for held in list(self._held.values()):
                 store.give_back(held)
             store.notify_everybody()

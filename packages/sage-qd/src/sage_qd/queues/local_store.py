@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from time import monotonic_ns
 from typing import Any, Final
+from weakref import WeakSet
 
 from sage_qd.queues.base import Queue, QueueFigures
 from sage_qd.queues.waiting import wait_until
@@ -71,6 +72,8 @@ class Store:
         self.shut = False
         self.shut_immediately = False
         self.moved_to: Queue[Any] | None = None
+        self.successor: str | None = None
+        self.handles: WeakSet[Any] = WeakSet()
 
     def collect(self) -> None:
         """Take back what dropped leases left."""

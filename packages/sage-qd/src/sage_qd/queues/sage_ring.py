@@ -21,8 +21,9 @@ from sage_qd.errors import (
     UntrustedPayloadError,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, Reach
+from sage_qd.queues.moving import Succession
 from sage_qd.queues.names import segment_name
-from sage_qd.ring import Ring, RingStats, attach, attach_or_create, wait
+from sage_qd.ring import Ring, RingStats, attach, attach_or_create
 from sage_qd.ring import create as create_ring
 from sage_qd.ring.places import in_named_folder, named_folder
 
@@ -40,6 +41,7 @@ _OF_THE_RING: Final = (
     "lease",
     "view",
     "peek",
+    "wait_message",
     "wait_room",
     "clear",
     "qsize",
@@ -82,6 +84,8 @@ class SageQueue(Queue[T]):
         same_object=False,
         bounded_by_bytes=True,
         uri_scheme="sage",
+        durable=True,
+        movable=True,
     )
 
     def __init__(self, ring: Ring, codec: str = "pickle", *, queue_id: str | None = None) -> None:
@@ -95,6 +99,7 @@ class SageQueue(Queue[T]):
         else:
             ring.set_codec(chosen.encode, chosen.decode)
         self._ring = ring
+        self._succession: Succession | None = None
         self._codec = codec
         self._queue_id = queue_id
         vars(self).update({name: getattr(ring, name) for name in _OF_THE_RING}, receive=ring.lease)
@@ -223,9 +228,28 @@ class SageQueue(Queue[T]):
         """Remove the name: nobody can open the queue any more, who has it open goes on."""
         self._ring.unlink()
 
+    def seal(self, successor: str) -> int:
+        """End this queue in favour of another one; see :meth:`Queue.seal`."""
+        return self._ring.seal(successor)
+
+    def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
+        """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""
+        self._succession = None if open_successor is None else Succession(self, open_successor)
+        self._ring.set_go_over(None if self._succession is None else self._succession.go_over)
+
     def close(self) -> None:
         """Give up this handle; the last one of all processes removes the segment, unless it is to be kept."""
+        if self._succession is not None and not self._ring.closed:
+            self._succession.close()
         self._ring.close()
+
+    def is_shared(self) -> bool:
+        """Whether anybody else has a handle of this queue."""
+        return self._ring.is_shared()
+
+    def leave_behind(self) -> None:
+        """Let the queue stay when this handle is closed as the last one."""
+        self._ring.leave_behind()
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
         if self.descriptor is None or not _is_starting_a_process():
@@ -278,7 +302,7 @@ class SageQueue(Queue[T]):
 
     def wait_message(self, timeout: float | None = None) -> bool:
         """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
-        return bool(wait([self._ring], timeout))
+        return self._ring.wait_message(timeout)
 
     def wait_room(self, timeout: float | None = None) -> bool:
         """Wait until a put has an answer; see :meth:`Queue.wait_room`."""

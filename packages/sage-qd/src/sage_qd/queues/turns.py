@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from sage_qd.errors import Empty, Full
 
-__all__ = ["Watch", "attempts"]
+__all__ = ["Watch", "attempts", "watch_of"]
 
 R = TypeVar("R")
 
@@ -26,13 +26,14 @@ IDLE_SECONDS: Final = 5.0
 """How long the thread stays when nobody does."""
 
 
-async def attempts(owner: Any, wait: Callable[[float | None], bool], step: Callable[[], R], deadline: float) -> R:
+async def attempts(owner: Any, wait: str, step: Callable[[], R], deadline: float) -> R:
     """
     Do a step until it raises neither ``Empty`` nor ``Full``, letting the event loop run in between.
 
     Args:
         owner: The queue; its watches are kept on it.
-        wait: The queue's method that waits until the step is worth trying.
+        wait: Name of the queue's method that waits until the step is worth trying; asked for again each time, since
+            another one stands there once the queue was moved.
         step: What to do; it must not wait.
         deadline: When to give up, on the clock of ``time.monotonic``; the step is done once at least.
     """
@@ -41,8 +42,8 @@ async def attempts(owner: Any, wait: Callable[[float | None], bool], step: Calla
     except (Empty, Full):
         if deadline <= monotonic():
             raise
-    watch = _watch_of(owner, wait)
     while True:
+        watch = watch_of(owner, wait)
         turn = Turn()
         try:
             await _within(turn, watch, deadline)
@@ -65,10 +66,10 @@ async def _within(turn: "Turn", watch: "Watch", deadline: float) -> None:
         return
 
 
-def _watch_of(owner: Any, wait: Callable[[float | None], bool]) -> "Watch":
+def watch_of(owner: Any, wait: str) -> "Watch":
     """The watch of this side; a forked child has none of its parent's threads, and so its own."""
     watches: dict[tuple[int, str], Watch] = vars(owner).setdefault("_watches", {})
-    return watches.setdefault((os.getpid(), wait.__name__), Watch(wait))
+    return watches.setdefault((os.getpid(), wait), Watch(getattr(owner, wait)))
 
 
 class Turn:
@@ -99,16 +100,31 @@ class Watch:
         self._changed = threading.Condition()
         self._waiting: deque[Turn] = deque()
         self._given: Turn | None = None
+        self._listeners: set[threading.Event] = set()
         self._runs = False
 
     def queue_up(self, turn: Turn) -> None:
         """Wait in line."""
         with self._changed:
             self._waiting.append(turn)
-            if not self._runs:
-                self._runs = True
-                threading.Thread(target=self._run, name="sage-qd-watch", daemon=True).start()
-            self._changed.notify()
+            self._wake()
+
+    def listen(self, event: threading.Event) -> None:
+        """Set the event once, when there is something."""
+        with self._changed:
+            self._listeners.add(event)
+            self._wake()
+
+    def forget(self, event: threading.Event) -> None:
+        """Do not set the event any more."""
+        with self._changed:
+            self._listeners.discard(event)
+
+    def _wake(self) -> None:
+        if not self._runs:
+            self._runs = True
+            threading.Thread(target=self._run, name="sage-qd-watch", daemon=True).start()
+        self._changed.notify()
 
     def give_back(self, turn: Turn) -> None:
         """Leave the line, or end the turn."""
@@ -130,11 +146,13 @@ class Watch:
                     turn = self._waiting.popleft()
                     if turn.give():
                         self._given = turn
+                while ready and self._listeners:
+                    self._listeners.pop().set()
 
     def _is_wanted(self) -> bool:
         """Wait until there is somebody to wait for; False when nobody came for a while: the thread ends."""
         with self._changed:
-            while not self._waiting or self._given is not None:
+            while not self._listeners and (not self._waiting or self._given is not None):
                 if not self._changed.wait(IDLE_SECONDS) and not self._waiting and self._given is None:
                     self._runs = False
                     return False

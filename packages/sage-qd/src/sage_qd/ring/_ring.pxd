@@ -9,7 +9,7 @@ cdef extern from "ring.h" nogil:
     enum: SQ_INVALID
     enum: SQ_MODE_SINGLE_PRODUCER, SQ_MODE_SINGLE_CONSUMER, SQ_MODE_CHECKSUM
     enum: SQ_RECORD_SPILLED, SQ_PARTICIPANTS, SQ_HISTOGRAM_BUCKETS, SQ_LAYOUT_VERSION
-    enum: SQ_STATE_SHUTDOWN, SQ_STATE_IMMEDIATE, SQ_STATE_POISONED
+    enum: SQ_STATE_SHUTDOWN, SQ_STATE_IMMEDIATE, SQ_STATE_POISONED, SQ_STATE_MOVED
     uint64_t SQ_FOREVER, SQ_CAPACITY_MAX, SQ_ITEMS_MAX, SQ_SLICE_NS
 
     enum sq_which:
@@ -111,8 +111,12 @@ cdef extern from "ring.h" nogil:
     int sq_note_dropped(sq_ring *ring, bint wait, uint64_t dropped)
     int sq_clear(sq_ring *ring, bint wait, uint32_t *dropped)
     int sq_shutdown(sq_ring *ring, bint immediate, uint32_t *dropped)
+    int sq_seal(sq_ring *ring, uint32_t *left)
     int sq_resize(sq_ring *ring, uint64_t capacity_bytes, uint64_t deadline_ns)
     int sq_spilled(sq_ring *ring, bint wait, uint64_t *ids, size_t room, size_t *found)
+
+
+cdef class Lease
 
 
 cdef class Ring:
@@ -129,6 +133,7 @@ cdef class Ring:
     cdef bint in_parts            # the last object came in parts, so the next one may
     cdef object plain_decoder     # buffer -> object for tag 1, or None
     cdef list pending             # (tag, payload) taken out, but the decoder was interrupted; None when there are none
+    cdef object go_over           # (QueueMovedError, verb) -> who takes over, or None: the error is raised
     cdef object segment           # where it lives: see segment.py
     cdef object spills            # the spill files beside it, or None: see spill.py
     cdef object __weakref__
@@ -138,6 +143,8 @@ cdef class Ring:
     cdef void unmap(self) noexcept
     cdef int check(self) except -1
     cdef object failure(self, int status)
+    cdef object after_move(self, object error, str verb, tuple arguments)
+    cdef bint is_over(self) noexcept
     # write side
     cdef object encoded(self, object item)
     cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1
@@ -152,6 +159,7 @@ cdef class Ring:
     cdef object next_reference(self, uint8_t *tag)
     cdef object read_spilled(self, object reference)
     cdef object get_spilled(self)
+    cdef Lease lease_here(self, uint64_t deadline_ns)
     cdef object new_payload(self, size_t size, bint writable)
     cdef list get_run(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes)
     cdef list linger(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes, uint64_t until_ns)

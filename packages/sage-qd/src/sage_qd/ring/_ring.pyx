@@ -104,6 +104,15 @@ cdef object setup_failure(int status, const sq_fault *fault):
     return system_failure(fault)
 
 
+cdef object seconds_until(uint64_t deadline_ns):
+    """The timeout that is left until a deadline."""
+    cdef uint64_t now
+    if deadline_ns == SQ_FOREVER:
+        return None
+    now = sq_now_ns()
+    return (deadline_ns - now) / 1e9 if deadline_ns > now else 0
+
+
 def format_segment(
     int fd, *, uint64_t capacity_bytes, uint64_t max_items, uint64_t spill_threshold, uint32_t mode, uint32_t codec,
     uint64_t start_units=0, uint64_t start_items=0,
@@ -320,6 +329,8 @@ cdef class Ring:
         if status == SQ_FULL:
             return errors.Full()
         if status == SQ_SHUTDOWN:
+            if self.mapped and sq_state(&self.ring) & SQ_STATE_MOVED:
+                return errors.QueueMovedError(name=self.name, successor=self.segment.successor())
             return errors.ShutDown()
         if not self.mapped:  # closed by another thread meanwhile: what follows would look into the mapping
             return errors.QueueClosedError(name=self.name)
@@ -374,6 +385,12 @@ cdef class Ring:
         self.in_parts = not PyBytes_CheckExact(found)
         return found
 
+    cdef object after_move(self, object error, str verb, tuple arguments):
+        """Do on the successor what could not be done here any more; where nobody said how to go over, raise."""
+        if self.go_over is None or not isinstance(error, errors.QueueMovedError):
+            raise error
+        return getattr(self.go_over(error, verb), verb)(*arguments)
+
     # The hot methods are plain method descriptors (binding=False): 7 ns less a call.
     # -- Write side ---------------------------------------------------------------------------------------------------
 
@@ -399,6 +416,8 @@ cdef class Ring:
         cdef sq_part part
         cdef uint64_t length
         cdef uint8_t tag = 0
+        cdef uint64_t deadline_ns
+        original = item
         if timeout is not None:
             deadline_of(block, timeout)  # refuse what is no timeout, also when there is no need to wait
         if not self.usable:
@@ -409,7 +428,11 @@ cdef class Ring:
                 tag = 1
             else:
                 mark, parts = item
-                self.put_parts(parts, mark, deadline_of(block, timeout))
+                deadline_ns = deadline_of(block, timeout)
+                try:
+                    self.put_parts(parts, mark, deadline_ns)
+                except errors.QueueMovedError as error:
+                    self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
                 return
         if PyBytes_CheckExact(item):
             part.length = length = PyBytes_GET_SIZE(item)
@@ -420,11 +443,21 @@ cdef class Ring:
                     status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_OK:
                     return
+                if status == SQ_SHUTDOWN and self.go_over is not None:
+                    return self.after_move(self.failure(status), "put", (original, block, timeout))
                 if status != SQ_BUSY and (status != SQ_FULL or not block):
                     raise self.failure(status)
-                self.put_waiting(&part, 1, tag, 0, deadline_of(block, timeout))
+                deadline_ns = deadline_of(block, timeout)
+                try:
+                    self.put_waiting(&part, 1, tag, 0, deadline_ns)
+                except errors.QueueMovedError as error:
+                    self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
                 return
-        self.put_parts((item,), tag, deadline_of(block, timeout))
+        deadline_ns = deadline_of(block, timeout)
+        try:
+            self.put_parts((item,), tag, deadline_ns)
+        except errors.QueueMovedError as error:
+            self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
 
     @cython.binding(False)
     def put_nowait(self, item) -> None:
@@ -553,7 +586,7 @@ cdef class Ring:
                 the next call raises.
             MessageTooLargeError: One of them can never fit; none was put.
         """
-        cdef list queued = list(items)
+        cdef list originals = list(items), queued = originals
         cdef list tags = None
         cdef Py_ssize_t at, count = len(queued), done = 0
         cdef uint64_t deadline_ns = deadline_of(True, timeout), length
@@ -567,6 +600,7 @@ cdef class Ring:
             else:
                 if tags is None:
                     tags = [0] * count
+                    queued = list(originals)
                 if self.encoder is None:
                     tag, parts = 0, (item,)
                 else:
@@ -598,6 +632,13 @@ cdef class Ring:
                 if done:
                     return done
                 raise
+            except errors.QueueMovedError as error:
+                try:
+                    return done + self.after_move(error, "put_many", (originals[done:], seconds_until(deadline_ns)))
+                except (errors.Full, errors.ShutDown):
+                    if done:
+                        return done
+                    raise
             done += 1
         return done
 
@@ -658,6 +699,7 @@ cdef class Ring:
         cdef PyObject *item = NULL
         cdef int status, ended
         cdef uint8_t tag
+        cdef uint64_t deadline_ns
         cdef bint spun = False
         if timeout is not None:
             deadline_of(block, timeout)  # refuse what is no timeout, also when there is no need to wait
@@ -693,9 +735,15 @@ cdef class Ring:
             if status != SQ_EMPTY or spun or not block or not sq_spin(&self.ring, SQ_CONSUMERS, 0):
                 break
             spun = True  # a busy partner answers within the spin; giving up the GIL would take longer
+        if status == SQ_SHUTDOWN and self.go_over is not None:
+            return self.after_move(self.failure(status), "get", (block, timeout))
         if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring, False)):
             raise self.failure(status)
-        payload = self.get_waiting(deadline_of(block, timeout), &tag)
+        deadline_ns = deadline_of(block, timeout)
+        try:
+            payload = self.get_waiting(deadline_ns, &tag)
+        except errors.QueueMovedError as error:
+            return self.after_move(error, "get", (block, seconds_until(deadline_ns)))
         return payload if tag == 0 else self.decoded(tag, payload)
 
     @cython.binding(False)
@@ -879,7 +927,7 @@ cdef class Ring:
         """Take out a record whose payload is in a spill file; None when somebody else was faster."""
         cdef Lease lease
         try:
-            lease = self.lease(False)
+            lease = self.lease_here(0)
         except errors.Empty:
             return None
         with lease:
@@ -967,7 +1015,11 @@ cdef class Ring:
             return [self.decoded(0, None)]
         tags = self.get_run(items, tags, max_items, bytes_limit)
         if not items:
-            payload = self.get_waiting(deadline_ns, &tag)
+            try:
+                payload = self.get_waiting(deadline_ns, &tag)
+            except errors.QueueMovedError as error:
+                arguments = (max_items, max_bytes, seconds_until(deadline_ns), linger)
+                return self.after_move(error, "get_many", arguments)
             items.append(payload)
             if tag:
                 tags = [tag]
@@ -1116,7 +1168,7 @@ cdef class Ring:
             elif status == SQ_TOO_SMALL:
                 size = record.length
             elif status != SQ_AGAIN:
-                raise self.failure(status)
+                return self.after_move(self.failure(status), "peek", ())
             PyErr_CheckSignals()
 
     def lease(self, bint block=True, timeout=None) -> Lease:
@@ -1135,9 +1187,16 @@ cdef class Ring:
             ShutDown: The ring was shut down, and nothing is left.
             TooManyParticipantsError: 512 handles hold leases already.
         """
+        cdef uint64_t deadline_ns = deadline_of(block, timeout)
+        try:
+            return self.lease_here(deadline_ns)
+        except errors.QueueMovedError as error:
+            return self.after_move(error, "lease", (block, seconds_until(deadline_ns)))
+
+    cdef Lease lease_here(self, uint64_t deadline_ns):
+        """As `lease`, of this ring itself."""
         cdef Lease lease = Lease.__new__(Lease)
         cdef int status
-        cdef uint64_t deadline_ns = deadline_of(block, timeout)
         self.check()
         lease.owner = self
         while True:
@@ -1170,9 +1229,31 @@ cdef class Ring:
 
     def view(self, bint block=True, timeout=None) -> Lease:
         """As `lease`, but the ``value`` of an item put as bytes is a read-only memoryview of the ring, not a copy."""
-        cdef Lease lease = self.lease(block, timeout)
+        cdef Lease lease
+        cdef uint64_t deadline_ns = deadline_of(block, timeout)
+        try:
+            lease = self.lease_here(deadline_ns)
+        except errors.QueueMovedError as error:
+            return self.after_move(error, "view", (block, seconds_until(deadline_ns)))
         lease.in_place = True
         return lease
+
+    def wait_message(self, timeout=None) -> bool:
+        """
+        Wait until a get has an answer: an item, or `ShutDown`. Somebody else may be faster then.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits without end.
+
+        Returns:
+            Whether there is one; False when the time ran out.
+        """
+        cdef uint64_t deadline_ns = deadline_of(True, timeout)
+        if not wait_any([self], timeout):
+            return False
+        if self.is_over():
+            return self.after_move(self.failure(SQ_SHUTDOWN), "wait_message", (seconds_until(deadline_ns),))
+        return True
 
     def wait_room(self, timeout=None) -> bool:
         """
@@ -1188,6 +1269,8 @@ cdef class Ring:
         cdef uint64_t deadline_ns = deadline_of(True, timeout)
         while True:
             self.check()
+            if self.go_over is not None and sq_state(&self.ring) & SQ_STATE_MOVED:
+                return self.after_move(self.failure(SQ_SHUTDOWN), "wait_room", (seconds_until(deadline_ns),))
             self.calls += 1
             with nogil:
                 status = sq_wait_turn(&self.ring, SQ_PRODUCERS, 2, deadline_ns)
@@ -1202,6 +1285,8 @@ cdef class Ring:
         cdef uint32_t dropped = 0
         cdef int status
         self.check()
+        if self.go_over is not None and sq_state(&self.ring) & SQ_STATE_MOVED:
+            return self.clear_one_by_one() + self.after_move(self.failure(SQ_SHUTDOWN), "clear", ())
         if self.spills is not None and self.stats().spills:
             return self.clear_one_by_one()
         while True:
@@ -1228,8 +1313,8 @@ cdef class Ring:
         cdef int status = SQ_AGAIN
         while dropped < bound:
             try:
-                self.lease(False).ack()
-            except (errors.Empty, errors.ShutDown):
+                self.lease_here(0).ack()
+            except (errors.Empty, errors.ShutDown, errors.QueueMovedError):
                 break
             except errors.CorruptQueueError:
                 if sq_state(&self.ring) & SQ_STATE_POISONED:
@@ -1240,6 +1325,81 @@ cdef class Ring:
             self.check()
             status = sq_note_dropped(&self.ring, not self.alone, dropped)
         return dropped
+
+    def seal(self, str successor) -> int:
+        """
+        End this ring in favour of another one: put raises `QueueMovedError` from now on, get once everything was taken.
+
+        The error carries ``successor``. All waiting calls in all processes notice at once. It is one step: whoever is
+        killed in it leaves the ring as it was, or sealed.
+
+        Args:
+            successor: What names the other one, for those who are told; at most 16 KiB.
+
+        Returns:
+            How many items are still to be taken here, those out on lease included.
+
+        Raises:
+            ShutDown: The ring was shut down.
+            QueueMovedError: It is sealed already.
+            NotShareableError: It has no name.
+            ValueError: It has a single producer, which puts without a lock.
+        """
+        cdef uint32_t left = 0
+        cdef int status
+        self.check()
+        if self.single_producer:
+            raise ValueError("a ring with a single producer cannot be moved: it puts without a lock")
+        if sq_state(&self.ring) & SQ_STATE_SHUTDOWN:
+            raise self.failure(SQ_SHUTDOWN)
+        try:
+            with self.segment.succession(successor, self.is_sealed):
+                while True:
+                    self.calls += 1
+                    with nogil:
+                        status = sq_seal(&self.ring, &left)
+                    self.calls -= 1
+                    if status != SQ_AGAIN:
+                        break
+                    PyErr_CheckSignals()
+                    self.check()
+                if status:
+                    raise self.failure(status)
+        except FileExistsError:
+            raise self.failure(SQ_SHUTDOWN) from None
+        return left
+
+    def is_sealed(self) -> bool:
+        """Whether the ring was moved: see `seal`."""
+        self.check()
+        return sq_state(&self.ring) & SQ_STATE_MOVED != 0
+
+    def set_go_over(self, go_over) -> None:
+        """
+        Say how calls find the successor once this ring is sealed and, for takes, drained.
+
+        Args:
+            go_over: ``go_over(error, verb)`` returns an object with this one's verbs, on which the call is repeated;
+                ``error`` is the `QueueMovedError`.
+        """
+        self.go_over = go_over
+
+    def is_shared(self) -> bool:
+        """Whether anybody else is attached."""
+        self.check()
+        return self.segment.is_shared(self.ring.fd)
+
+    def leave_behind(self) -> None:
+        """Let the file stay when this handle is the last one: the name goes on to lead to the successor."""
+        self.segment.stays = True
+
+    cdef bint is_over(self) noexcept:
+        """Whether calls go over to the successor, because nothing is left to take here."""
+        cdef sq_stats stats
+        if self.go_over is None or not sq_state(&self.ring) & SQ_STATE_MOVED:
+            return False
+        sq_stats_read(&self.ring, &stats)
+        return stats.depth == 0 and stats.leased == 0
 
     def shutdown(self, bint immediate=False) -> int:
         """
@@ -1256,6 +1416,10 @@ cdef class Ring:
         cdef uint32_t dropped = 0
         cdef int status
         self.check()
+        if self.go_over is not None and sq_state(&self.ring) & SQ_STATE_MOVED:
+            if immediate:
+                dropped = self.clear_one_by_one()
+            return dropped + self.after_move(self.failure(SQ_SHUTDOWN), "shutdown", (immediate,))
         self.calls += 1
         with nogil:
             status = sq_shutdown(&self.ring, immediate, &dropped)
@@ -1315,6 +1479,8 @@ cdef class Ring:
     def qsize(self) -> int:
         """Items that can be taken now: a moment's estimate while others are active, exact when nobody is."""
         self.check()
+        if self.is_over():
+            return self.after_move(self.failure(SQ_SHUTDOWN), "qsize", ())
         return sq_depth(&self.ring) + (0 if self.pending is None else len(self.pending))
 
     def empty(self) -> bool:
@@ -1325,6 +1491,8 @@ cdef class Ring:
         """Whether ``max_items`` are queued, or not even an empty item would fit: a moment's estimate."""
         cdef sq_stats stats
         self.check()
+        if self.go_over is not None and sq_state(&self.ring) & SQ_STATE_MOVED:
+            return self.after_move(self.failure(SQ_SHUTDOWN), "full", ())
         sq_stats_read(&self.ring, &stats)
         return stats.depth + stats.leased >= self.ring.max_items or stats.depth_bytes + 32 > stats.capacity_bytes
 
@@ -1339,6 +1507,9 @@ cdef class Ring:
 
     def stats(self):
         """Counters since the ring was made, by all parties: see `RingStats`. Costs no lock."""
+        self.check()
+        if self.is_over():
+            return self.after_move(self.failure(SQ_SHUTDOWN), "stats", ())
         return self.segment.stats(self.figures(), self.ring.fd)
 
     def spilled_ids(self) -> list:

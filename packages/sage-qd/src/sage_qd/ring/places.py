@@ -22,7 +22,6 @@ from sage_qd.errors import InsecureQueueError, InvalidQueueNameError, QueueNotFo
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 NAME_RULE = "1 to 128 of A-Z a-z 0-9 . _ - and the first a letter or digit"
 SHARED_MEMORY = "/dev/shm"
-FOLDER_ATTEMPTS = 1000
 
 T = TypeVar("T")
 
@@ -44,33 +43,63 @@ def checked_name(name: str) -> str:
 def named_folder(namespace: str, *, make: bool = True) -> str:
     """The checked folder of a namespace."""
     folder = directory() / checked_name(namespace)
-    for step in (folder.parent, folder):
+    while True:
         if make:
-            with suppress(FileExistsError):  # ours or not: the look below decides
-                os.mkdir(step, 0o700)
+            with suppress(FileExistsError):  # ours or not: the look decides
+                os.mkdir(folder.parent, 0o700)
+        check_folder(folder.parent)
         try:
-            found = os.stat(step, follow_symlinks=False)
+            if make:
+                os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
         except FileNotFoundError:
-            continue  # attach() will say that there is no such queue
-        if not stat.S_ISDIR(found.st_mode):
-            raise InsecureQueueError(path=str(step), reason="it is not a folder", stat=found)
-        if found.st_uid != os.geteuid():
-            raise InsecureQueueError(path=str(step), reason=f"it belongs to user {found.st_uid}", stat=found)
-        if found.st_mode & 0o077:
-            raise InsecureQueueError(path=str(step), reason="others may enter it", stat=found)
-    return str(folder)
+            continue  # whoever left a queue took the upper one along
+        check_folder(folder)
+        return str(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """The folder, if it is there, must be one of this user, closed to others."""
+    try:
+        found = os.stat(folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return  # attach() will say that there is no such queue
+    if not stat.S_ISDIR(found.st_mode):
+        raise InsecureQueueError(path=str(folder), reason="it is not a folder", stat=found)
+    if found.st_uid != os.geteuid():
+        raise InsecureQueueError(path=str(folder), reason=f"it belongs to user {found.st_uid}", stat=found)
+    if found.st_mode & 0o077:
+        raise InsecureQueueError(path=str(folder), reason="others may enter it", stat=found)
 
 
 def in_named_folder(namespace: str, make: Callable[[str], T]) -> T:
-    """
-    Call ``make(folder)`` with the folder of the namespace, made if need be, and return what it returned.
+    """Call ``make(folder)`` with the folder of the namespace, made if need be; it stays there while that runs."""
+    return in_folder(lambda: named_folder(namespace), make)
 
-    Whoever leaves another queue last takes the empty folders along, at any moment; then everything starts again.
+
+def in_folder(find: Callable[[], str], make: Callable[[str], T]) -> T:
     """
-    for _ in range(FOLDER_ATTEMPTS - 1):
-        with suppress(FileNotFoundError):
-            return make(named_folder(namespace))
-    return make(named_folder(namespace))
+    Call ``make(folder)`` and return what it returned; nobody who leaves a queue takes the empty folder along meanwhile.
+
+    A shared lock on the folder sees to that. It may go before it is locked; then everything starts again.
+
+    Args:
+        find: Makes the folder if need be, and returns its path.
+        make: Makes something in it.
+    """
+    while True:
+        folder = find()
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_nlink:
+                return make(folder)
+        finally:
+            os.close(descriptor)
 
 
 def namespaces(namespace: str | None) -> list[Path]:
@@ -91,15 +120,22 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def drop_empty_folders(path: str) -> None:
-    """Remove the folders above a segment that is gone, as far as they are empty; who needs one makes it anew."""
+    """Remove the folders above a segment that is gone, as far as they are empty and nobody makes something in them."""
     folder = os.path.dirname(path)
     for step in (folder, os.path.dirname(folder)):
         try:
+            descriptor = os.open(step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rmdir(step)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY):
+        except OSError as error:  # BlockingIOError is one
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY, errno.EWOULDBLOCK):
                 raise
             return
+        finally:
+            os.close(descriptor)
 
 
 def nameless_file(folder: str) -> int:

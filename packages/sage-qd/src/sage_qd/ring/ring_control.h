@@ -84,6 +84,28 @@ static inline int sq_shutdown(sq_ring *ring, bool immediate, uint32_t *dropped) 
     return status;
 }
 
+/* Ends the ring in favour of another one: a shutdown that says so, in one store. Unlike a shutdown it needs the producers'
+ * lock: an item that a stopped producer publishes afterwards would never be taken, and it would not know. That is why a
+ * ring whose single producer works without the lock is refused. Killed before the store: nothing has happened. Killed
+ * after it: sleepers look again after a slice. *left says how many items remain to be taken here. */
+static inline int sq_seal(sq_ring *ring, uint32_t *left) {
+    sq_header *header = ring->header;
+    if (ring->mode & SQ_MODE_SINGLE_PRODUCER) return sq_fail(&ring->fault, SQ_INVALID, "single_producer", 0, 1, 0);
+    int status = sq_take_lock(ring, SQ_PRODUCERS, true);
+    if (status) return status;
+    uint32_t state = sq_load32(&header->control.state);
+    if (state & SQ_STATE_POISONED) status = sq_poisoned(ring);
+    else if (state) status = SQ_SHUTDOWN;
+    else sq_or_release32(&header->control.state, SQ_STATE_SHUTDOWN | SQ_STATE_MOVED);
+    SQ_POINT(shutdown_set);
+    *left = sq_live_items(header, sq_load_acquire64(&header->head), sq_load64(&header->tail));
+    sq_lock_free(&header->producers.lock);
+    sq_event_wake_all(&header->not_empty);
+    sq_event_wake_all(&header->not_full);
+    SQ_POINT(shutdown_woken);
+    return status;
+}
+
 static inline int sq_take_lock_until(sq_ring *ring, enum sq_which which, uint64_t deadline_ns) {
     int status;
     while ((status = sq_take_lock(ring, which, true)) == SQ_AGAIN && sq_now_ns() < deadline_ns) continue;

@@ -54,6 +54,7 @@
 #define SQ_STATE_SHUTDOWN 1u
 #define SQ_STATE_IMMEDIATE 2u
 #define SQ_STATE_POISONED 4u
+#define SQ_STATE_MOVED 8u /* with SQ_STATE_SHUTDOWN, in one store: the successor is named in the file <name>~moved */
 
 /* record.flags */
 #define SQ_RECORD_SPILLED 1u  /* the payload is a reference to a spill file */

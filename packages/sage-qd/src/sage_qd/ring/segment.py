@@ -12,14 +12,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 from sage_qd.errors import (
     CorruptQueueError,
     GeometryMismatchError,
     InsecureQueueError,
+    NotShareableError,
     QueueExistsError,
     QueueNoSpaceError,
     QueueNotFoundError,
@@ -40,6 +41,7 @@ from sage_qd.ring.places import (
 )
 from sage_qd.ring.spill import SpillFiles, free_bytes, is_unlocked, link_into_place, remove_if_there
 from sage_qd.ring.stats import RingStats
+from sage_qd.ring.succession import succession, successor_in
 
 MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -103,23 +105,57 @@ class Segment:
         self.name = name
         self.namespace = namespace
         self._identity = identity
+        self.instance = ""
+        """The identity in the ring's header."""
+        self.stays = False
+        """Whether the last one who leaves is to leave the file as it is."""
         self.lock_is_shared = False
         """Whether this is a forked child that uses the parent's description, and so must not touch its lock."""
 
     def leave(self, descriptor: int) -> None:
         """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
-        if self.path is None or self.name is None or self.lock_is_shared or not self._is_ours(descriptor):
+        if self.path is None or self.lock_is_shared or not self._is_ours(descriptor):
             return
-        if is_last(descriptor) and not self.unlinked(descriptor):
-            SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
-            remove_if_there(self.path)
+        unlinked = self.unlinked(descriptor)
+        if (unlinked or (self.name is not None and not self.stays)) and is_last(descriptor):
+            if unlinked:
+                remove_if_there(self._moved_path())
+            else:
+                SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
+                remove_if_there(self.path)
+        if self.name is None:
+            return
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # views may keep the descriptor open for long
         drop_empty_folders(self.path)
+
+    def is_shared(self, descriptor: int) -> bool:
+        """
+        Whether anybody else is attached, as far as the kernel's list of locks tells.
+
+        Trying for an exclusive lock would tell too, but give ours up for a moment, in which the last one could leave.
+        """
+        found = os.fstat(descriptor)
+        ours = f" {os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino} "
+        with open("/proc/locks") as locks:
+            return sum(ours in line for line in locks) > 1
 
     def unlink(self, descriptor: int) -> None:
         """Remove the name, if it is still that of this file. Spill files go with their items."""
         if self.path is not None and not self.unlinked(descriptor):
             remove_if_there(self.path)
+
+    def succession(self, successor: str, is_sealed: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Name the successor while the ring is sealed; see :mod:`sage_qd.ring.succession`."""
+        return succession(self._moved_path(), successor, is_sealed)
+
+    def successor(self) -> str:
+        """The text that the ring was sealed with."""
+        return successor_in(self._moved_path())
+
+    def _moved_path(self) -> str:
+        if self.path is None:
+            raise NotShareableError(what="an anonymous ring", instead="drain it: others cannot be told where it went")
+        return f"{self.path}~moved.{self.instance}"
 
     def unlinked(self, descriptor: int) -> bool:
         """Whether the name is gone, or belongs to another file by now."""
@@ -508,5 +544,6 @@ def _adopted(descriptor: int, where: str | None, *, name: str | None, namespace:
     if found.st_size == 0:
         raise CorruptQueueError(field="file size", value=0, wanted="a segment")
     ring = Ring._from_fd(descriptor, segment, None if where is None else SpillFiles(where))
+    segment.instance = ring.instance
     remember(ring)
     return ring

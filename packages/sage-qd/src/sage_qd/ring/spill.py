@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sage_qd.errors import CorruptQueueError, QueueNoSpaceError
+from sage_qd.ring.places import in_folder, nameless_file
 
 REFERENCE = struct.Struct("<QQ")
+SPILL = re.compile("[0-9a-f]{16}")
 
 
 class SpillFiles:
@@ -45,12 +48,11 @@ class SpillFiles:
         """
         number = secrets.randbits(64)
         path = self.path(number)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # an unlinked ring may have lost its folder
-        descriptor = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = in_folder(self._folder, nameless_file)
         try:
             self._fill(descriptor, parts, length)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            link_into_place(descriptor, path)
+            in_folder(self._folder, lambda _: link_into_place(descriptor, path))
             try:
                 yield REFERENCE.pack(number, length)
             except BaseException:
@@ -58,6 +60,12 @@ class SpillFiles:
                 raise
         finally:
             os.close(descriptor)
+
+    def _folder(self) -> str:
+        """The folder of the segment; that of an unlinked ring may have gone with other queues."""
+        folder = os.path.dirname(self.prefix)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return folder
 
     def _fill(self, descriptor: int, parts: Sequence[bytes | bytearray | memoryview], length: int) -> None:
         try:
@@ -106,8 +114,8 @@ class SpillFiles:
             return []
 
     def unlocked(self) -> list[str]:
-        """Those whose writer is done, or dead."""
-        return [path for path in self.listed() if is_unlocked(path)]
+        """Spill files whose writer is done, or dead; not what else lies beside the segment."""
+        return [path for path in self.listed() if SPILL.fullmatch(path.removeprefix(self.prefix)) and is_unlocked(path)]
 
     def remove_orphans(self, candidates: Sequence[str], referred: Sequence[int]) -> list[str]:
         """

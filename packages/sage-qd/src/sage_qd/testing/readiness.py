@@ -119,6 +119,7 @@ class ReadinessRules(OpensQueues):
 
     def test_a_sealed_queue_refuses_puts_at_once_and_gets_when_drained(self, queue: Queue[Any]) -> None:
         self.need(queue, "movable")
+        queue.follow(None)
         queue.put_many([1, 2])
 
         assert queue.seal(SUCCESSOR) == 2
@@ -135,6 +136,8 @@ class ReadinessRules(OpensQueues):
 
     def test_a_seal_wakes_those_who_wait(self, queue: Queue[Any], small: Queue[Any]) -> None:
         self.need(queue, "movable")
+        queue.follow(None)
+        small.follow(None)
         small.put_many([1, 2])
         waiting = [background(queue.get), background(small.put, 3)]
 
@@ -147,6 +150,7 @@ class ReadinessRules(OpensQueues):
 
     def test_a_sealed_queue_waits_for_its_leases(self, queue: Queue[Any]) -> None:
         self.need(queue, "movable")
+        queue.follow(None)
         queue.put("held")
         lease = queue.lease()
         assert queue.seal(SUCCESSOR) == 1
@@ -161,6 +165,8 @@ class ReadinessRules(OpensQueues):
 
     def test_a_queue_is_sealed_once_and_not_after_its_shutdown(self, queue: Queue[Any], small: Queue[Any]) -> None:
         self.need(queue, "movable")
+        queue.follow(None)
+        small.follow(None)
         queue.seal(SUCCESSOR)
         small.shutdown()
 
@@ -172,7 +178,9 @@ class ReadinessRules(OpensQueues):
     def test_another_handle_sees_the_seal(self, descriptor: Any) -> None:
         queue = descriptor.open()
         self.need(queue, "movable")
+        queue.follow(None)
         other = descriptor.attach()
+        other.follow(None)
 
         queue.seal(SUCCESSOR)
 

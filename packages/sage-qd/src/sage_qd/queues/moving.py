@@ -1,0 +1,150 @@
+"""
+Following a queue that was moved: how a handle finds the successor, and becomes a handle of it.
+
+A queue is moved by sealing it (:meth:`Queue.seal`): from that one step on every put goes to the successor, and every
+get once the old queue is drained. A handle that meets the seal opens the successor, once, and repeats the call there;
+from then on its verbs are those of the successor. A bound method of the old queue that somebody kept goes on working:
+it meets the seal again each time.
+
+The old handle stays open beside the new one, so that the old name leads here for as long as somebody follows. Once
+moved, a name stays moved: whoever closes last leaves the sealed queue behind while the successor exists.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from sage_qd.errors import QueueClosedError, QueueMovedError, QueueNotFoundError
+
+__all__ = ["Succession", "follows"]
+
+Q = TypeVar("Q", bound=type)
+
+_PUTTING: Final = ("put", "put_nowait", "put_many", "wait_room", "full")
+_TAKING: Final = (
+    "get",
+    "get_nowait",
+    "get_many",
+    "lease",
+    "receive",
+    "view",
+    "peek",
+    "wait_message",
+    "qsize",
+    "empty",
+    "stats",
+)
+_OTHERS: Final = ("clear", "shutdown", "task_done", "join")
+_TIMED: Final = {
+    "put": 2,
+    "put_many": 1,
+    "get": 1,
+    "get_many": 2,
+    "lease": 1,
+    "receive": 1,
+    "view": 1,
+    "wait_message": 0,
+    "wait_room": 0,
+}
+"""Where the timeout stands among the arguments of a verb that waits."""
+
+
+class Succession:
+    """
+    The way from one handle to that of the successor.
+
+    Args:
+        queue: The handle; its verbs are replaced once it followed.
+        open_successor: Opens the queue of a descriptor's JSON; with False only if it exists.
+    """
+
+    def __init__(self, queue: Any, open_successor: Callable[[str, bool], Any]) -> None:
+        self._queue = queue
+        self._open = open_successor
+        self._mutex = threading.Lock()
+        self._successor: str | None = None
+        self.target: Any = None
+        """The handle of the successor, once it was needed."""
+
+    def go_over(self, error: QueueMovedError, verb: str) -> Any:
+        """
+        Return the handle of the successor, opened at the first call.
+
+        Verbs that put are those of the successor from then on. Verbs that take follow when one of them was led here:
+        before, there may be something left to take from the old queue.
+        """
+        with self._mutex:
+            if self._queue.closed:
+                raise QueueClosedError(name=error.name)
+            if self.target is None:
+                self.target = self._open(error.successor, True)
+                self._successor = error.successor
+            replaced = (*_PUTTING, *_TAKING, *_OTHERS) if verb in _TAKING else _PUTTING
+            vars(self._queue).update({name: getattr(self.target, name) for name in replaced})
+            vars(self._queue).pop("_watches", None)  # those wait on the old queue
+            return self.target
+
+    def close(self) -> None:
+        """
+        Close the handle of the successor, before that of the old queue.
+
+        While others still drain the old queue, the successor stays for them, with what was put into it. And while the
+        successor exists, the old queue stays, so that its name leads there.
+        """
+        with self._mutex:
+            if self.target is None or self._successor is None:
+                return
+            if self._queue.is_shared():
+                self.target.leave_behind()
+            self.target.close()
+            try:
+                left = self._open(self._successor, False)
+            except QueueNotFoundError:
+                return
+            if self._queue.is_shared():
+                left.leave_behind()
+            left.close()
+            self._queue.leave_behind()
+
+
+def follows(kind: Q) -> Q:
+    """
+    Make the verbs of a queue class follow the seal, for kinds that are written in Python.
+
+    An object follows when its ``_succession`` is a :class:`Succession`; when it is None the error is raised.
+    """
+    for verb in (*_PUTTING, *_TAKING, *_OTHERS):
+        if verb in vars(kind):
+            setattr(kind, verb, _following(verb, getattr(kind, verb)))
+    return kind
+
+
+def _following(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    place = _TIMED.get(verb)
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        started = monotonic()
+        try:
+            return method(self, *arguments, **keywords)
+        except QueueMovedError as error:
+            if self._succession is None:
+                raise
+            if place is not None:
+                arguments, keywords = _shortened(arguments, keywords, place, monotonic() - started)
+            return getattr(self._succession.go_over(error, verb), verb)(*arguments, **keywords)
+
+    return call
+
+
+def _shortened(
+    arguments: tuple[Any, ...], keywords: dict[str, Any], place: int, seconds: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Take the time that was waited here off the timeout, wherever it stands."""
+    if keywords.get("timeout") is not None:
+        return arguments, keywords | {"timeout": max(keywords["timeout"] - seconds, 0)}
+    if len(arguments) > place and arguments[place] is not None:
+        return (*arguments[:place], max(arguments[place] - seconds, 0), *arguments[place + 1 :]), keywords
+    return arguments, keywords
