@@ -30,6 +30,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "waiting.py": ("R15", "R16", "R17", "R18"),
     "creation.py": ("R20", "R21", "R22"),
     "sanitizers.py": ("R24",),
+    "migration.py": ("R33",),
 }
 """Which script writes which rows. The other numbers of the ledger belong to parts that do not exist yet."""
 

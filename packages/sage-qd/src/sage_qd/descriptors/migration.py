@@ -75,19 +75,29 @@ def migrate(source: BaseQueueDescriptor, to: BaseQueueDescriptor | str, *, timeo
     text = target.to_json(for_this_process=not source.can_serialize)
     with source.attach() as old, target._opened(create=True) as new:
         old.follow(None)
-        if held := new.qsize():
-            raise ValueError(f"the new queue {target.queue_id!r} holds {held:,} messages; move to an empty one")
         start = time.monotonic()
-        try:
-            moved = old.seal(text)
-        except QueueMovedError as error:
-            if error.successor != text:
-                raise
-            moved = _remaining(old)
+        moved = _remaining(old) if _is(old.successor(), target) else _sealed(old, new, target, text)
         left = _drained(old, deadline)
-        if old.is_shared():
-            new.leave_behind()
+        for queue in (old, new):  # those who follow may still be further back
+            queue.leave_behind()
         return Migration(descriptor=target, moved=moved, pause_ms=(time.monotonic() - start) * 1000, stragglers=left)
+
+
+def _is(successor: str | None, target: BaseQueueDescriptor) -> bool:
+    """Whether a queue was sealed for this one; the text also has the time at which a descriptor was made."""
+    return successor is not None and BaseQueueDescriptor.from_json(successor) == target
+
+
+def _sealed(old: Queue[Any], new: Queue[Any], target: BaseQueueDescriptor, text: str) -> int:
+    """Seal the old queue; what was in it."""
+    if held := new.qsize():
+        raise ValueError(f"the new queue holds {held:,} messages already; move to an empty one")
+    try:
+        return old.seal(text)
+    except QueueMovedError as error:  # somebody else was faster
+        if not _is(error.successor, target):
+            raise
+        return _remaining(old)
 
 
 def _successor_of(source: BaseQueueDescriptor, kind: str) -> BaseQueueDescriptor:

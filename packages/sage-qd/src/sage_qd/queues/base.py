@@ -531,6 +531,10 @@ class Queue(ABC, Generic[T]):
             what=f"the messages of a {type(self).__name__}", instead="drain it; this kind cannot be moved"
         )
 
+    def successor(self) -> str | None:
+        """What this queue was sealed with; None while it is not sealed."""
+        return None
+
     def follow(self, open_successor: "Callable[[str, bool], Queue[Any]] | None") -> None:
         """
         Go over to the successor when the queue is moved, instead of raising ``QueueMovedError``.

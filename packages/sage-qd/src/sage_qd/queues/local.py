@@ -476,6 +476,8 @@ class LocalQueue(Queue[T]):
         """Let the queue stay when this handle is closed as the last one."""
         if self._store.name is not None:
             _left_behind[self._store.name] = self._store
+        if self._succession is not None:
+            self._succession.leave_behind()
 
     def seal(self, successor: str) -> int:
         """End this queue in favour of another one; see :meth:`Queue.seal`."""
@@ -493,6 +495,10 @@ class LocalQueue(Queue[T]):
                 store.notify_everybody()
                 return store.depth() + store.leased
         return store.moved_to.seal(successor)
+
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        return self._store.successor
 
     def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
         """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""

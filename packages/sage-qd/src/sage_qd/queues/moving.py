@@ -108,6 +108,11 @@ class Succession:
             left.close()
             self._queue.leave_behind()
 
+    def leave_behind(self) -> None:
+        """Let the successor stay too: who is led to the old queue goes on to it."""
+        if self.target is not None:
+            self.target.leave_behind()
+
 
 def follows(kind: Q) -> Q:
     """

@@ -232,6 +232,10 @@ class SageQueue(Queue[T]):
         """End this queue in favour of another one; see :meth:`Queue.seal`."""
         return self._ring.seal(successor)
 
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        return self._ring.successor()
+
     def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
         """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""
         self._succession = None if open_successor is None else Succession(self, open_successor)
@@ -248,8 +252,10 @@ class SageQueue(Queue[T]):
         return self._ring.is_shared()
 
     def leave_behind(self) -> None:
-        """Let the queue stay when this handle is closed as the last one."""
+        """Let the queue, and where it went, stay when this handle is closed as the last one."""
         self._ring.leave_behind()
+        if self._succession is not None:
+            self._succession.leave_behind()
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
         if self.descriptor is None or not _is_starting_a_process():

@@ -1369,6 +1369,10 @@ cdef class Ring:
             raise self.failure(SQ_SHUTDOWN) from None
         return left
 
+    def successor(self) -> str | None:
+        """What the ring was sealed with; None while it is not sealed."""
+        return self.segment.successor() if self.is_sealed() else None
+
     def is_sealed(self) -> bool:
         """Whether the ring was moved: see `seal`."""
         self.check()

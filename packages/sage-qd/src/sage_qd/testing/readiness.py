@@ -122,7 +122,9 @@ class ReadinessRules(OpensQueues):
         queue.follow(None)
         queue.put_many([1, 2])
 
+        assert queue.successor() is None
         assert queue.seal(SUCCESSOR) == 2
+        assert queue.successor() == SUCCESSOR
 
         for put in (lambda: queue.put(3), lambda: queue.put_nowait(3), lambda: queue.put_many([3])):
             with pytest.raises(QueueMovedError) as caught:
