@@ -116,11 +116,11 @@ class Segment:
         """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
         if self.path is None or self.lock_is_shared or not self._is_ours(descriptor):
             return
-        unlinked = self.unlinked(descriptor)
-        if (unlinked or (self.name is not None and not self.stays)) and is_last(descriptor):
-            if unlinked:
+        goes = self.name is not None and not self.stays
+        if (goes or self.unlinked(descriptor)) and is_last(descriptor):
+            if self.unlinked(descriptor):  # asked again now that nobody else can take the name away
                 remove_if_there(self._moved_path())
-            else:
+            elif goes:
                 SpillFiles(self.path).remove_all()  # first: once the name is free, its next owner may make some
                 remove_if_there(self.path)
         if self.name is None:
