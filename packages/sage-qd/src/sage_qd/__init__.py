@@ -13,9 +13,15 @@ from sage_qd.errors import __all__ as _error_names
 
 if TYPE_CHECKING:
     from sage_qd.descriptors import (
+        AutoQueueDescriptor,
         BaseQueueDescriptor,
+        Explanation,
         LocalQueueDescriptor,
         Migration,
+        PythonQueueDescriptor,
+        QueueCreationStrategy,
+        QueueDescriptor,
+        QueueDescriptorPool,
         SageQueueDescriptor,
         Setting,
         known_queue_types,
@@ -31,15 +37,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
+    "AutoQueueDescriptor": "sage_qd.descriptors",
     "BaseQueueDescriptor": "sage_qd.descriptors",
     "Capabilities": "sage_qd.queues",
     "Delivery": "sage_qd.queues",
+    "Explanation": "sage_qd.descriptors",
     "Lease": "sage_qd.queues",
     "LocalQueue": "sage_qd.queues.local",
     "LocalQueueDescriptor": "sage_qd.descriptors",
     "Migration": "sage_qd.descriptors",
     "Ordering": "sage_qd.queues",
+    "PythonQueueDescriptor": "sage_qd.descriptors",
     "Queue": "sage_qd.queues",
+    "QueueCreationStrategy": "sage_qd.descriptors",
+    "QueueDescriptor": "sage_qd.descriptors",
+    "QueueDescriptorPool": "sage_qd.descriptors",
     "QueueFigures": "sage_qd.queues",
     "QueueStats": "sage_qd.queues",
     "Reach": "sage_qd.queues",
@@ -54,15 +66,21 @@ _PLACES = {
 }
 
 __all__ = [
+    "AutoQueueDescriptor",
     "BaseQueueDescriptor",
     "Capabilities",
     "Delivery",
+    "Explanation",
     "Lease",
     "LocalQueue",
     "LocalQueueDescriptor",
     "Migration",
     "Ordering",
+    "PythonQueueDescriptor",
     "Queue",
+    "QueueCreationStrategy",
+    "QueueDescriptor",
+    "QueueDescriptorPool",
     "QueueFigures",
     "QueueStats",
     "Reach",

@@ -5,18 +5,22 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from threading import RLock
-from typing import Any, ClassVar, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
 
 import msgspec
 
 from sage_qd.descriptors import uri
-from sage_qd.descriptors.document import VERSION, check_tag, members_of, settings_of, with_tag
+from sage_qd.descriptors.availability import missing_for
+from sage_qd.descriptors.document import VERSION, Members, check_tag, members_of, settings_of, with_tag
 from sage_qd.descriptors.parsing import canonical_json, parse_json
 from sage_qd.descriptors.registry import normalised, queue_kind
 from sage_qd.descriptors.settings import Setting
 from sage_qd.descriptors.verbs import QUEUE_VERBS, QueueVerbs
 from sage_qd.errors import DescriptorError, InvalidQueueNameError, NotShareableError, StaleDescriptorError
-from sage_qd.queues.base import Queue
+from sage_qd.queues.base import Capabilities, Queue
+
+if TYPE_CHECKING:
+    from sage_qd.descriptors.explaining import Explanation
 
 __all__ = ["LONGEST_QUEUE_ID", "BaseQueueDescriptor", "resolve_descriptor"]
 
@@ -42,6 +46,8 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
     """Names that the class had in documents written by other releases."""
     uri_scheme: ClassVar[str | None] = None
     """How the URI of this kind begins; None for kinds without one."""
+    capabilities: ClassVar[Capabilities | None] = None
+    """What the kind's queues can do, readable without importing them; a kind that says nothing is never chosen."""
 
     queue_id: str
     """The name: any text."""
@@ -101,6 +107,22 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
             QueueNotFoundError: It does not exist and may not be made.
             BackendUnavailableError: Something that the kind needs is missing here.
         """
+
+    @classmethod
+    def missing_here(cls) -> str | None:
+        """Return in words what keeps queues of this kind from being opened in this process; None when nothing does."""
+        name: Any = cls.queue_type  # a property here, and in kinds that compute it; text in all others
+        return missing_for(name) if isinstance(name, str) else None
+
+    def explain(self) -> "Explanation":
+        """
+        Return for every kind whether it meets the needs of this descriptor, with reasons, costs and the choice.
+
+        A descriptor of a kind needs what it has settings for; one of ``auto`` needs what it declares.
+        """
+        from sage_qd.descriptors.explaining import explained  # which imports this module
+
+        return explained(self)
 
     # -- Opening ------------------------------------------------------------------------------------------------------
 
@@ -258,7 +280,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         if not isinstance(document, Mapping):
             raise TypeError(f"a descriptor document must be a dict, not {type(document).__name__}")
         members = members_of(document)
-        kind = queue_kind(members.queue_type)
+        kind, members = queue_kind(members.queue_type)._of_earlier_release(members)
         if not issubclass(kind, cls):
             raise DescriptorError(pointer="/queue_type", reason=f"{members.queue_type!r} is no {cls.__name__}")
         if members.class_name is not None and members.class_name not in (kind.__name__, *kind.class_names):
@@ -342,6 +364,11 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         made = kind._made(parts.queue_id, uri.settings_of(parts, kind.settings))
         made._freeze(instance=parts.instance)
         return made
+
+    @classmethod
+    def _of_earlier_release(cls, members: Members) -> tuple["type[BaseQueueDescriptor]", Members]:
+        """Return the kind and the members that a document means, where an earlier release wrote them otherwise."""
+        return cls, members
 
     @classmethod
     def _made(cls, queue_id: str, settings: dict[str, Any]) -> Self:

@@ -1,16 +1,21 @@
 """Descriptor of the queue between threads."""
 
-from typing import Any, ClassVar, Final, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
+from sage_qd.descriptors.document import Members
+from sage_qd.descriptors.registry import queue_kind
 from sage_qd.descriptors.sage import SageQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
-from sage_qd.errors import Full
+from sage_qd.errors import DescriptorError, Full
+from sage_qd.queues.base import Capabilities
 from sage_qd.queues.local import LocalQueue
 
-__all__ = ["LocalQueueDescriptor"]
+__all__ = ["LocalQueueDescriptor", "PythonQueueDescriptor"]
 
 _LARGEST_MAXSIZE: Final = 2**31 - 1
+_SHIPPED_ORDER: Final = ("maxsize", "use_multiprocessing", "queue_id")
+_BETWEEN_PROCESSES: Final = "shm_queue"
 _FIRST_CAPACITY_BYTES: Final = 1 << 20
 _LARGEST_CAPACITY_BYTES: Final = 1 << 34
 
@@ -25,6 +30,8 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
     Args:
         queue_id: Any text; one is made up when there is none.
         maxsize: Most messages to hold; 0 or less for no bound.
+        use_multiprocessing: Make the descriptor of a portable queue between processes instead, a
+            ``SharedMemoryQueueDescriptor`` of the same name and bound.
     """
 
     queue_type = "local_queue"
@@ -34,8 +41,18 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE, uri_name="max_items"),
     )
+    capabilities: ClassVar[Capabilities | None] = LocalQueue.capabilities
 
     maxsize: int
+
+    if not TYPE_CHECKING:  # a type checker shall see the constructor below only
+
+        def __new__(cls, *positional: Any, **keywords: Any) -> BaseQueueDescriptor:
+            """Return an object of the other kind for ``use_multiprocessing``; the constructor is not called then."""
+            given = arranged(positional, keywords, _SHIPPED_ORDER)
+            if not _is_true(given.pop("use_multiprocessing", False)):
+                return super().__new__(cls)
+            return queue_kind(_BETWEEN_PROCESSES)(**given)
 
     @overload
     def __init__(self, queue_id: str | None = None, *, maxsize: int = 0) -> None: ...
@@ -43,12 +60,27 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
     def __init__(self, maxsize: int, use_multiprocessing: bool = False, queue_id: str | None = None) -> None: ...
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
-        given = arranged(positional, keywords, ("maxsize", "use_multiprocessing", "queue_id"))
-        if given.pop("use_multiprocessing", False):
-            raise ValueError("use_multiprocessing is for queues between processes: use SageQueueDescriptor instead")
+        given = arranged(positional, keywords, _SHIPPED_ORDER)
+        given.pop("use_multiprocessing", False)
         if type(given.get("maxsize")) is int:
             given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)
+
+    @classmethod
+    def _of_earlier_release(cls, members: Members) -> tuple[type[BaseQueueDescriptor], Members]:
+        """Read ``use_multiprocessing``, which documents of earlier releases have among their metadata."""
+        if members.is_complete or "use_multiprocessing" not in members.metadata:
+            return cls, members
+        metadata = dict(members.metadata)
+        try:
+            is_shared = _is_true(metadata.pop("use_multiprocessing"))
+        except TypeError as error:
+            raise DescriptorError(pointer="/metadata/use_multiprocessing", reason=str(error)) from error
+        if not is_shared:
+            return cls, members._replace(metadata=metadata)
+        return queue_kind(_BETWEEN_PROCESSES), members._replace(
+            queue_type=_BETWEEN_PROCESSES, class_name=None, metadata=metadata
+        )
 
     def _open_queue(self, create: bool) -> LocalQueue[Any]:
         return LocalQueue.open(self.queue_id, self.maxsize, create=create)
@@ -93,3 +125,13 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
                 target.close()
                 raise
             return
+
+
+PythonQueueDescriptor = LocalQueueDescriptor
+"""The name of the class in earlier releases."""
+
+
+def _is_true(value: object) -> bool:
+    if type(value) is not bool:
+        raise TypeError(f"use_multiprocessing must be true or false, not {value!r:.80}")
+    return value

@@ -224,6 +224,24 @@ class DescriptorContract:
         assert descriptor.clone("renamed").metadata == descriptor.metadata
         assert not descriptor.clone("renamed").is_initialized()
 
+    # -- What the kind can do -----------------------------------------------------------------------------------------
+
+    def test_the_kind_declares_what_its_queues_can_do(self, descriptor: BaseQueueDescriptor) -> None:
+        if descriptor.capabilities is None:
+            pytest.skip("this kind declares nothing, so it is never chosen")
+        queue = descriptor.open()
+
+        assert descriptor.capabilities == queue.capabilities
+        descriptor.close()
+
+    def test_the_kind_explains_itself(self, descriptor: BaseQueueDescriptor) -> None:
+        explanation = descriptor.explain()
+
+        assert explanation.queue_type == descriptor.queue_type
+        assert descriptor.queue_id in str(explanation)
+        assert json.loads(explanation.to_json())["version"] == 1
+        assert not descriptor.is_initialized()
+
     # -- Data ---------------------------------------------------------------------------------------------------------
 
     def test_documents_have_the_promised_members(self, descriptor: BaseQueueDescriptor) -> None:
