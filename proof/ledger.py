@@ -25,6 +25,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "points.py": ("R3",),
     "interpreters.py": ("R19", "R23"),
     "fuzz.py": ("R6", "R7", "R8"),
+    "descriptors.py": ("R9",),
     "model.py": ("R11",),
     "planted.py": ("R13",),
     "waiting.py": ("R15", "R16", "R17", "R18"),

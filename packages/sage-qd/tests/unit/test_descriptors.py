@@ -308,6 +308,12 @@ def test_own_members_must_be_json_within_the_limits(value: Any) -> None:
         resolve_descriptor(document | {"x-own": value})
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), -0.5, 2**53 + 1])
+def test_a_time_that_is_none_is_told(value: Any) -> None:
+    with pytest.raises(DescriptorError, match="/created_timestamp"):
+        resolve_descriptor(SageQueueDescriptor("jobs").to_dict() | {"created_timestamp": value})
+
+
 def test_own_members_that_hold_themselves_are_told() -> None:
     knot: list[Any] = []
     knot.append(knot)

@@ -16,7 +16,6 @@ import hmac
 import re
 import time
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -178,6 +177,6 @@ def _timestamp(document: Mapping[str, Any]) -> float:
     if "created_timestamp" not in document:
         return time.time()
     value = document["created_timestamp"]
-    if type(value) not in (int, float) or not isfinite(value) or not 0 <= value <= LARGEST_INTEGER:
+    if type(value) not in (int, float) or not 0 <= value <= LARGEST_INTEGER:
         raise DescriptorError(pointer="/created_timestamp", reason="it must be seconds since 1970")
     return float(value)
