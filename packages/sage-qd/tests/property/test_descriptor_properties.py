@@ -4,10 +4,22 @@ import json
 import pickle
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sage_qd import BaseQueueDescriptor, DescriptorError, LocalQueueDescriptor, SageQueueDescriptor
+from sage_qd import (
+    AutoQueueDescriptor,
+    BaseQueueDescriptor,
+    Capabilities,
+    DescriptorError,
+    LocalQueueDescriptor,
+    NoBackendError,
+    Ordering,
+    QueueCreationStrategy,
+    QueueDescriptorPool,
+    SageQueueDescriptor,
+)
 
 IDS = st.text(min_size=1, max_size=30)
 MAXSIZES = st.integers(0, 2**31 - 1)
@@ -25,7 +37,27 @@ SAGE = st.builds(
     checksum=st.booleans(),
     auto_cleanup=st.booleans(),
 )
-DESCRIPTORS = LOCAL | SAGE
+PLACES = st.lists(st.sampled_from(["process", "host", "ray", "db1.example", "10.0.0.7"]), min_size=1, max_size=4)
+AUTO = st.builds(
+    AutoQueueDescriptor,
+    queue_id=IDS,
+    reach=st.sampled_from([None, "processes", "hosts"]),
+    producers=st.none() | PLACES,
+    consumers=st.none() | PLACES,
+    maxsize=MAXSIZES,
+    max_bytes=st.none() | st.integers(1, 2**34),
+    ack=st.booleans(),
+    views=st.booleans(),
+    joins=st.booleans(),
+    same_object=st.booleans(),
+    survives_crash=st.booleans(),
+    durable=st.booleans(),
+    ordering=st.sampled_from([None, "fifo", "per_producer"]),
+    namespace=IDS,
+    endpoint=st.sampled_from([None, "db1:7000", "[::1]:1", "10.0.0.7:65535"]),
+    message_bytes=st.integers(0, 2**34),
+)
+DESCRIPTORS = LOCAL | SAGE | AUTO
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
@@ -49,6 +81,56 @@ def test_every_form_reads_back_equal(descriptor: BaseQueueDescriptor) -> None:
 def test_pickles_read_back_equal(descriptor: SageQueueDescriptor) -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(descriptor, protocol)) == descriptor
+
+
+@given(st.dictionaries(st.text(max_size=8), SAGE, max_size=5))
+def test_pools_read_back_equal(descriptors: dict[str, BaseQueueDescriptor]) -> None:
+    assert QueueDescriptorPool.deserialize_pool(QueueDescriptorPool(descriptors).serialize_pool()) == descriptors
+
+
+@given(AUTO)
+def test_what_is_chosen_meets_every_need(auto: AutoQueueDescriptor) -> None:
+    found = auto.explain()
+    if found.choice is None:
+        with pytest.raises(NoBackendError):
+            auto.resolve()
+        return
+
+    chosen = auto.resolve()
+
+    able = chosen.capabilities
+    assert isinstance(able, Capabilities)
+    for need, met in (
+        (auto.ack, able.lease),
+        (auto.views, able.views),
+        (auto.joins, able.joins),
+        (auto.same_object, able.same_object),
+        (auto.survives_crash, able.survives_crash),
+        (auto.durable, able.durable),
+        (auto.ordering == "fifo", able.ordering is Ordering.FIFO),
+        (auto.max_bytes is not None, able.bounded_by_bytes),
+    ):
+        assert met or not need
+    assert chosen.metadata["maxsize"] == auto.maxsize
+    assert chosen.queue_id == auto.queue_id
+    assert chosen.queue_type == found.choice
+
+
+PARTS = ["_", "to", "_to_", "input", "a", "%", ".", "5F", "service_request"]
+WORDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("".join)
+PLACE = st.tuples(WORDS, WORDS, WORDS)
+
+
+@given(PLACE, PLACE)
+def test_names_of_places_are_read_in_one_way_only(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    jobs = [QueueCreationStrategy(place[0]) for place in (one, other)]
+
+    first = jobs[0].create_inter_task_queue(*one[1:]).queue_id
+    second = jobs[1].create_inter_task_queue(*other[1:]).queue_id
+
+    assert (first == second) == (one == other)
+    assert first != jobs[1].create_task_input_queue(other[1]).queue_id
+    assert first != jobs[1].create_service_request_queue(other[1]).queue_id
 
 
 @given(DESCRIPTORS, DESCRIPTORS)

@@ -145,6 +145,19 @@ def test_use_multiprocessing_is_true_or_false() -> None:
         PythonQueueDescriptor(3, 1, "q")  # type: ignore[call-overload]
 
 
+class Coloured(PythonQueueDescriptor):
+    """A subclass with arguments of its own."""
+
+    def __init__(self, colour: str, queue_id: str, maxsize: int, *more: int, **others: Any) -> None:
+        super().__init__(queue_id=queue_id, maxsize=maxsize, **others)
+
+
+def test_subclasses_have_arguments_of_their_own() -> None:
+    assert Coloured("red", "q", 3, 4, 5).metadata == {"maxsize": 3}
+    with pytest.raises(ValueError, match="Coloured"):
+        Coloured("red", "q", 3, use_multiprocessing=True)
+
+
 def test_documents_that_say_use_multiprocessing_are_read() -> None:
     register_queue_type("shm_queue", OneQueueDescriptor)
     shipped = {"queue_id": "q", "queue_type": "python_queue", "class_name": "PythonQueueDescriptor"}

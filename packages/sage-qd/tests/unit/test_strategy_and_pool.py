@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sage_qd import (
+    AutoQueueDescriptor,
     BaseQueueDescriptor,
     DescriptorError,
     InvalidQueueNameError,
@@ -224,6 +225,12 @@ def test_local_queues_move_to_where_others_reach_them(name: str) -> None:
     assert json.loads(text)["again"] == json.loads(text)["questions"]
     questions.close()
     answers.close()
+
+
+def test_all_readers_of_a_pool_get_the_kind_that_was_chosen_for_it() -> None:
+    text = QueueDescriptorPool({"jobs": AutoQueueDescriptor("jobs", maxsize=3)}).serialize_pool()
+
+    assert QueueDescriptorPool.deserialize_pool(text) == {"jobs": SageQueueDescriptor("jobs", maxsize=3)}
 
 
 def test_what_cannot_leave_is_told_and_stays(name: str) -> None:

@@ -49,6 +49,8 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
 
         def __new__(cls, *positional: Any, **keywords: Any) -> BaseQueueDescriptor:
             """Return an object of the other kind for ``use_multiprocessing``; the constructor is not called then."""
+            if cls is not LocalQueueDescriptor:  # which may take other arguments
+                return super().__new__(cls)
             given = arranged(positional, keywords, _SHIPPED_ORDER)
             if not _is_true(given.pop("use_multiprocessing", False)):
                 return super().__new__(cls)
@@ -61,7 +63,8 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
         given = arranged(positional, keywords, _SHIPPED_ORDER)
-        given.pop("use_multiprocessing", False)
+        if _is_true(given.pop("use_multiprocessing", False)):  # only a subclass comes here with it
+            raise ValueError(f"use_multiprocessing is for PythonQueueDescriptor, and {type(self).__name__} is another")
         if type(given.get("maxsize")) is int:
             given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)

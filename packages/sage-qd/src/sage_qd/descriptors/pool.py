@@ -58,20 +58,18 @@ class QueueDescriptorPool(Mapping[str, BaseQueueDescriptor]):
         Return all descriptors as one canonical JSON object, for :meth:`deserialize_pool` in any process.
 
         A queue that means something in this process only is moved to where others reach it, by
-        ``to_serializable_descriptor``; its handles here follow. When that fails for one, those before it stay moved and
-        go on working here.
+        ``to_serializable_descriptor``; its handles here follow. One of kind ``auto`` is chosen here and now. When that
+        fails for one, those before it stay moved and go on working here.
 
         Raises:
             NotShareableError: One cannot leave this process.
+            NoBackendError: No kind meets the needs of one.
             QueueExistsError: A queue has the name that one is to be moved to.
             ValueError: There are more descriptors than can be read again.
         """
         if len(self) > MAX_DESCRIPTORS:
             raise ValueError(f"a pool has at most {MAX_DESCRIPTORS:,} descriptors, not {len(self):,}")
-        documents = {
-            name: (each if each.can_serialize else each.to_serializable_descriptor()).to_dict()
-            for name, each in self.items()
-        }
+        documents = {name: each.to_serializable_descriptor().to_dict() for name, each in self.items()}
         text = canonical_json(documents)
         if len(text) > MAX_BYTES:
             raise ValueError(f"a pool takes at most {MAX_BYTES:,} bytes, not {len(text):,}")
