@@ -47,7 +47,8 @@ class TestAutoQueueDescriptor(DescriptorContract):
 
     def test_the_kind_declares_what_its_queues_can_do(self, descriptor: Any) -> None:
         assert descriptor.capabilities is None
-        assert descriptor.resolve().capabilities is not None
+        assert descriptor.open().capabilities == descriptor.resolve().capabilities
+        descriptor.close()
 
     def test_the_kind_explains_itself(self, descriptor: Any) -> None:
         assert descriptor.explain().queue_type == "auto"

@@ -43,6 +43,15 @@ def _missing_for_rpc() -> str | None:
     return None if find_spec("zmq") is not None else "pyzmq is not installed: pip install 'sage-qd[rpc]'"
 
 
+def _missing_for_shared_memory() -> str | None:
+    return None if find_spec("fcntl") is not None else f"it needs a POSIX system, and this is {sys.platform}"
+
+
 _PROBES: Final[Mapping[str, Callable[[], str | None]]] = MappingProxyType(
-    {"ray_queue": _missing_for_ray, "rpc_queue": _missing_for_rpc, "sage_queue": _missing_for_the_ring}
+    {
+        "ray_queue": _missing_for_ray,
+        "rpc_queue": _missing_for_rpc,
+        "sage_queue": _missing_for_the_ring,
+        "shm_queue": _missing_for_shared_memory,
+    }
 )

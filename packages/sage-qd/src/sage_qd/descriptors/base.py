@@ -40,14 +40,14 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
     :func:`~sage_qd.register_queue_type`.
     """
 
+    capabilities: ClassVar[Capabilities | None] = None
+    """What the kind's queues can do, readable without importing them; a kind that says nothing is never chosen."""
     settings: ClassVar[tuple[Setting, ...]] = ()
     """What this kind keeps beside the queue id; empty for kinds that define :attr:`metadata` themselves."""
     class_names: ClassVar[tuple[str, ...]] = ()
     """Names that the class had in documents written by other releases."""
     uri_scheme: ClassVar[str | None] = None
     """How the URI of this kind begins; None for kinds without one."""
-    capabilities: ClassVar[Capabilities | None] = None
-    """What the kind's queues can do, readable without importing them; a kind that says nothing is never chosen."""
 
     queue_id: str
     """The name: any text."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.costs import Cost, costs
 from sage_qd.descriptors.needs import Answer, Needs, answers_of, needs_of
@@ -221,8 +222,8 @@ def _verdict(name: str, needs: Needs, cost: Cost | None) -> Verdict:
             f"{error.missing} is missing: {error.install}" if isinstance(error, BackendUnavailableError) else str(error)
         )
         return Verdict(name, (), lacks, cost, None)
-    reach = None if kind.capabilities is None else kind.capabilities.reach
-    return Verdict(name, answers_of(kind, needs), kind.missing_here(), cost, reach)
+    able = capabilities_of(kind)
+    return Verdict(name, answers_of(kind, needs), kind.missing_here(), cost, None if able is None else able.reach)
 
 
 def rank(verdict: Verdict, message_bytes: int) -> tuple[int, float, str]:

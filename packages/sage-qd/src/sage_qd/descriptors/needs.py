@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.queues.base import Capabilities, Ordering, Reach
 
 if TYPE_CHECKING:
@@ -119,23 +120,28 @@ class Answer(NamedTuple):
 
 def needs_of(descriptor: "BaseQueueDescriptor") -> Needs:
     """What the queue of a concrete kind needs: its reach, and what it has been set to."""
-    found = descriptor.capabilities
-    metadata = descriptor.metadata
-    bound = next((metadata[name] for name in _BYTE_BOUNDS if isinstance(metadata.get(name), int)), None)
-    namespace = metadata.get("namespace")
-    host, port = metadata.get("host"), metadata.get("port")
+    found = capabilities_of(type(descriptor))
+    defaults = {setting.name: setting.default for setting in descriptor.settings}
+    chosen = {name: value for name, value in descriptor.metadata.items() if value != defaults.get(name)}
+    host, port = descriptor.metadata.get("host"), descriptor.metadata.get("port")
     return Needs(
         reach=found.reach if found else Reach.PROCESSES if descriptor.can_serialize else Reach.THREADS,
-        maxsize=metadata["maxsize"] if isinstance(metadata.get("maxsize"), int) else 0,
-        max_bytes=bound or None,
-        namespace=namespace if isinstance(namespace, str) and namespace != "default" else None,
+        maxsize=_integer(chosen.get("maxsize")) or 0,
+        max_bytes=next(filter(None, (_integer(chosen.get(name)) for name in _BYTE_BOUNDS)), None),
+        durable=chosen.get("durable") is True,
+        namespace=chosen["namespace"] if isinstance(chosen.get("namespace"), str) else None,
         endpoint=None if host is None or port is None else f"{host}:{port}",
     )
 
 
+def _integer(value: object) -> int | None:
+    """Metadata may be anything with kinds that make their own."""
+    return value if type(value) is int else None
+
+
 def answers_of(kind: "type[BaseQueueDescriptor]", needs: Needs) -> tuple[Answer, ...]:
     """What a kind says to each need that is declared, in the order in which they are listed."""
-    found = kind.capabilities
+    found = capabilities_of(kind)
     if found is None:
         return tuple(Answer(name, False, "it declares no capabilities") for name in needs.declared())
     return tuple(_answer(name, kind, found, needs) for name in needs.declared())
