@@ -488,6 +488,11 @@ class Queue(ABC, Generic[T]):
         """Counters since the queue was made, by all its users."""
 
     @property
+    def is_shutdown(self) -> bool:
+        """Whether the queue was shut down; the name is that of ``queue.Queue``."""
+        return self.stats().is_shutdown
+
+    @property
     @abstractmethod
     def closed(self) -> bool:
         """Whether this handle was closed."""

@@ -22,9 +22,11 @@ class EndingRules(OpensQueues):
 
     def test_shutdown_refuses_puts_and_lets_gets_drain(self, queue: Queue[Any]) -> None:
         queue.put_many([1, 2])
+        assert not queue.is_shutdown
 
         assert queue.shutdown() == 0
 
+        assert queue.is_shutdown
         for put in (lambda: queue.put(3), lambda: queue.put_nowait(3), lambda: queue.put_many([3])):
             with pytest.raises(ShutDown):
                 put()
