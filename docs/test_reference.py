@@ -1,11 +1,15 @@
 """The reference names what the packages have: no more, no less."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 import sage_qd
 import sage_qd.errors
 import sage_qd.ring
+from sage_qd.testing.reference import deviations_page, kinds_page
 
 REFERENCE = Path(__file__).parent / "reference"
 PROOF = Path(__file__).parents[1] / "proof"
@@ -53,3 +57,9 @@ def test_ledger_page_says_which_script_prints_each_row() -> None:
         for row in re.findall(r"R\d+", rows)
     }
     assert printed == LEDGER
+
+
+@pytest.mark.parametrize(("name", "page"), [("kinds.md", kinds_page), ("deviations.md", deviations_page)])
+def test_pages_made_from_code_are_those_that_the_code_makes(name: str, page: Callable[[], str]) -> None:
+    """Otherwise: python docs/generate.py."""
+    assert (REFERENCE / name).read_text() == page()

@@ -129,6 +129,8 @@ def drop_empty_folders(path: str) -> None:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink == 0:
+                return  # it went meanwhile; what has the path now is not what we locked
             os.rmdir(step)
         except OSError as error:  # BlockingIOError is one
             if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY, errno.EWOULDBLOCK):

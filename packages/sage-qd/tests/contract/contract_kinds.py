@@ -1,0 +1,81 @@
+"""The queue kinds that the general contract tests run on; a new kind is one more entry in `KINDS`."""
+
+import gc
+import importlib.util
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from sage_qd import Capabilities, LocalQueueDescriptor, SageQueueDescriptor
+from sage_qd import ring as rings
+
+NAMESPACE = f"standard-{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """
+    How tests come by queues of one kind.
+
+    Attributes:
+        name: As in ``queue_type``.
+        make_descriptor: Makes a descriptor from settings; ``maxsize`` is one of them.
+        needs: Modules without which the kind is skipped.
+        surroundings: What must be there while tests run, such as a server.
+        start_methods: How processes are started that are handed a queue; none for a kind that reaches threads only.
+    """
+
+    name: str
+    make_descriptor: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+    surroundings: Callable[[], AbstractContextManager[Any]] = nullcontext
+    start_methods: tuple[str, ...] = ("fork", "spawn")
+
+    @property
+    def missing(self) -> list[str]:
+        """What the kind needs and is not installed."""
+        return [module for module in self.needs if importlib.util.find_spec(module) is None]
+
+    @property
+    def title(self) -> str:
+        """The name as a part of the name of a class."""
+        return "".join(map(str.capitalize, self.name.split("_")))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the kind declares."""
+        with self.surroundings():
+            queue = self.open(0)
+            queue.close()
+        return queue.capabilities
+
+    def open(self, maxsize: int) -> Any:
+        """Open a new, empty queue."""
+        return self.make_descriptor(maxsize=maxsize).open()
+
+
+@contextmanager
+def clean_namespace() -> Iterator[None]:
+    """Nothing may be left in the namespace, and the folder goes."""
+    yield
+    gc.collect()
+    for folder in rings.directory().glob(NAMESPACE):
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+
+
+def make_sage_descriptor(**settings: Any) -> SageQueueDescriptor:
+    return SageQueueDescriptor(namespace=NAMESPACE, **settings)
+
+
+def make_message_pack_descriptor(**settings: Any) -> SageQueueDescriptor:
+    return SageQueueDescriptor(namespace=NAMESPACE, codec="msgpack", **settings)
+
+
+KINDS = (
+    Kind("local_queue", LocalQueueDescriptor, start_methods=()),
+    Kind("sage_queue", make_sage_descriptor, surroundings=clean_namespace),
+    Kind("sage_queue_message_pack", make_message_pack_descriptor, surroundings=clean_namespace),
+)
