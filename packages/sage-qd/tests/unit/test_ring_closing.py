@@ -9,7 +9,7 @@ import pytest
 
 from sage_qd import errors
 from sage_qd import ring as rings
-from sage_qd.ring import Ring
+from sage_qd.ring import Ring, segment
 
 pytestmark = pytest.mark.timeout(60)
 NewRing = Callable[..., Ring]
@@ -159,6 +159,29 @@ def test_closing_from_several_threads_at_once_closes_once(ring: Ring, in_thread:
 
     assert ring.closed
     del lease
+
+
+def test_the_file_is_left_before_a_call_that_ends_lets_the_descriptor_go(
+    ring: Ring, in_thread: Callable, eventually: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close() is halfway through leaving the file when the last call of another thread ends."""
+    answer = in_thread(ring.get)
+    eventually(lambda: ring.stats().get_waiters)
+    is_last = segment.is_last
+
+    def is_last_when_the_call_has_ended(descriptor: int) -> bool:
+        with pytest.raises(errors.QueueClosedError):
+            answer()
+        return is_last(descriptor)
+
+    monkeypatch.setattr(segment, "is_last", is_last_when_the_call_has_ended)
+    path, descriptor = Path(ring.path or ""), ring.fileno()
+
+    ring.close()
+
+    assert not path.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 # -- Views ------------------------------------------------------------------------------------------------------------

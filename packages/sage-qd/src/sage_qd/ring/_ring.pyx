@@ -256,12 +256,16 @@ cdef class Ring:
         if not self.usable:
             return
         self.usable = False
+        # As long as this counts as a call, no other thread that leaves its own call unmaps, and closes the descriptor
+        # that is still needed to leave the file.
         self.calls += 1
-        with nogil:
-            sq_detach(&self.ring)
-        self.calls -= 1
-        self.segment.leave(self.ring.fd)
-        self.finish()
+        try:
+            with nogil:
+                sq_detach(&self.ring)
+            self.segment.leave(self.ring.fd)
+        finally:
+            self.calls -= 1
+            self.finish()
 
     cdef int finish(self) except -1:
         """Unmap a closed handle once nobody is inside or looks at its memory."""
