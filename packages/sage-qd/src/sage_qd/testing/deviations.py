@@ -146,7 +146,7 @@ DEVIATIONS: Final = (
         reason="there is no feeder thread, so neither join_thread nor cancel_join_thread; every call on a closed handle"
         " raises QueueClosedError, also on one that was never used",
         fails_with=AttributeError,
-        since=(3, 12),
+        since=(3, 13),
     ),
     Deviation(
         suite=PROCESS_TESTS,
