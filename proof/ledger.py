@@ -28,6 +28,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "descriptors.py": ("R9",),
     "model.py": ("R11",),
     "planted.py": ("R13",),
+    "histories.py": ("R14",),
     "waiting.py": ("R15", "R16", "R17", "R18"),
     "creation.py": ("R20", "R21", "R22"),
     "sanitizers.py": ("R24",),

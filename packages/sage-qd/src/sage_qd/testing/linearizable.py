@@ -6,13 +6,13 @@ moment between its beginning and its end, such that a plain queue, doing the cal
 the same answers. A call of a process that was killed in it has no answer; it may have had its effect or not.
 
 The search is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993), with the memory of configurations
-by Lowe (Testing for Linearizability, 2017): a configuration is the set of calls that were given a moment, with the state
-of the queue, and none is looked at twice. What is special to queues: a put is not given a moment when a value that was
-got later would then stand before one that was got earlier, so that a wrong order shows at once, and not when the values
-come out. Which values the unknown gets took is tried beforehand, every possibility.
+by Lowe (Testing for Linearizability, 2017): a configuration is the set of calls that were given a moment, with the
+state of the queue, and none is looked at twice. What is special to queues: a put is not given a moment when a value
+that was got later would then stand before one that was got earlier, so that a wrong order shows at once, and not when
+the values come out. Which values the unknown gets took is tried beforehand, every possibility.
 
-The search is exact. It takes exponential time at worst, in the number of calls that overlap; with a handful of processes
-it takes about as many steps as there are calls.
+The search is exact. It takes exponential time at worst, in the number of calls that overlap; with a handful of
+processes it takes about as many steps as there are calls.
 """
 
 from collections.abc import Iterator, Sequence
@@ -132,7 +132,7 @@ class _Search:
         gets = {call.value: call for call in self.calls if _got_something(call)}
         self.got_from: Final = {value: call.began for value, call in gets.items()}
         self.got_until: Final = {value: call.ended for value, call in gets.items()}
-        # Calls that overlap are tried in the order in which they ended, puts in the order in which their values were got.
+        # Calls that overlap are tried in the order in which they ended, puts in that in which their values were got.
         self.rank: Final = [
             self.got_until.get(call.value, inf) if call.verb is Verb.PUT else call.ended for call in self.calls
         ]
