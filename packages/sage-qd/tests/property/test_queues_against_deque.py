@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
-from sage_qd import Empty, Full, LocalQueueDescriptor, SageQueueDescriptor, ShutDown
+from sage_qd import Empty, Full, LocalQueueDescriptor, NotShareableError, SageQueueDescriptor, ShutDown
 from sage_qd import ring as rings
 
 NAMESPACE = f"property-{uuid.uuid4().hex}"
@@ -127,18 +136,28 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert queue.get_nowait() == self.waiting.popleft()[2]
 
-    @rule(count=st.integers(1, 6))
-    def get_many(self, count: int) -> None:
+    @rule(count=st.integers(1, 6), linger=st.sampled_from([0, 0.001]))
+    def get_many(self, count: int, linger: float) -> None:
         if self.is_over:
             with pytest.raises(ShutDown):
-                self.queue.get_many(count, timeout=0)
+                self.queue.get_many(count, timeout=0, linger=linger)
         elif not self.waiting:
             with pytest.raises(Empty):
-                self.queue.get_many(count, timeout=0)
+                self.queue.get_many(count, timeout=0, linger=linger)
         else:
-            taken = self.queue.get_many(count, timeout=0)
-            assert 1 <= len(taken) <= count
+            taken = self.queue.get_many(count, timeout=0, linger=linger)
+            assert (min(count, len(self.waiting)) if linger else 1) <= len(taken) <= count
             assert taken == [self.waiting.popleft()[2] for _ in taken]
+
+    @rule(from_other=st.booleans())
+    def wait_message(self, from_other: bool) -> None:
+        queue = self.other if from_other else self.queue
+        assert queue.wait_message(timeout=0) == (bool(self.waiting) or self.is_over)
+
+    @rule(from_other=st.booleans())
+    def wait_room(self, from_other: bool) -> None:
+        queue = self.other if from_other else self.queue
+        assert queue.wait_room(timeout=0) == (self.has_room or self.is_shut)
 
     @rule()
     def peek(self) -> None:
@@ -158,6 +177,19 @@ class QueueMachine(RuleBasedStateMachine):
         entry = self.waiting.popleft()
         assert (lease.value, lease.attempt, lease.redelivered) == (entry[2], entry[1], entry[1] > 0)
         self.leased[entry[0]] = entry
+        return lease, entry
+
+    @precondition(lambda self: self.waiting and not self.is_over)
+    @rule(target=leases)
+    def view(self) -> Any:
+        if not self.queue.capabilities.views:
+            with pytest.raises(NotShareableError):
+                self.queue.view(block=False)
+            return multiple()
+        lease = self.queue.view(block=False)
+        entry = self.waiting.popleft()
+        self.leased[entry[0]] = entry
+        assert (in_place(lease.value), lease.attempt) == (entry[2], entry[1])
         return lease, entry
 
     @rule(held=consumes(leases))
@@ -191,6 +223,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.dropped += expected
             self.waiting.clear()
 
+    @precondition(lambda self: not self.queue.capabilities.movable)
+    @rule()
+    def seal(self) -> None:
+        """A kind that cannot be moved says so, and goes on; what sealing does is tested with migration."""
+        with pytest.raises(NotShareableError):
+            self.queue.seal("{}")
+
     @rule()
     def reattach(self) -> None:
         self.other.close()
@@ -203,12 +242,21 @@ class QueueMachine(RuleBasedStateMachine):
         stats = self.queue.stats()
         assert self.queue.qsize() == self.other.qsize() == stats.depth == len(self.waiting)
         assert self.queue.empty() == (not self.waiting)
+        assert self.queue.is_shutdown == self.is_shut
         assert stats.leased == len(self.leased)
         assert stats.puts == self.places
         assert stats.gets == self.places - len(self.waiting) - len(self.leased)
         assert stats.dropped == self.dropped
         if self.queue.maxsize:
             assert self.queue.full() == (not self.has_room)
+
+
+def in_place(value: Any) -> Any:
+    """The message that a view shows; only bytes are shown as something else."""
+    if isinstance(value, memoryview):
+        assert value.readonly
+        return bytes(value)
+    return value
 
 
 class LocalMachine(QueueMachine):
