@@ -33,6 +33,8 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "creation.py": ("R20", "R21", "R22"),
     "sanitizers.py": ("R24",),
     "migration.py": ("R33",),
+    "crowd.py": ("R28", "R29"),
+    "soak.py": ("R30",),
 }
 """Which script writes which rows. The other numbers of the ledger belong to parts that do not exist yet."""
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import sage_qd
 from sage_qd import Capabilities, LocalQueueDescriptor, SageQueueDescriptor
 from sage_qd import ring as rings
 
@@ -22,6 +23,7 @@ class Kind:
     Attributes:
         name: As in ``queue_type``.
         make_descriptor: Makes a descriptor from settings; ``maxsize`` is one of them.
+        queue_class: The public name of the class of its queues; looked up only where what the kind needs is installed.
         needs: Modules without which the kind is skipped.
         surroundings: What must be there while tests run, such as a server.
         start_methods: How processes are started that are handed a queue; none for a kind that reaches threads only.
@@ -29,6 +31,7 @@ class Kind:
 
     name: str
     make_descriptor: Callable[..., Any]
+    queue_class: str
     needs: tuple[str, ...] = ()
     surroundings: Callable[[], AbstractContextManager[Any]] = nullcontext
     start_methods: tuple[str, ...] = ("fork", "spawn")
@@ -46,10 +49,8 @@ class Kind:
     @property
     def capabilities(self) -> Capabilities:
         """What the kind declares."""
-        with self.surroundings():
-            queue = self.open(0)
-            queue.close()
-        return queue.capabilities
+        declared: Capabilities = getattr(sage_qd, self.queue_class).capabilities
+        return declared
 
     def open(self, maxsize: int) -> Any:
         """Open a new, empty queue."""
@@ -75,7 +76,7 @@ def make_message_pack_descriptor(**settings: Any) -> SageQueueDescriptor:
 
 
 KINDS = (
-    Kind("local_queue", LocalQueueDescriptor, start_methods=()),
-    Kind("sage_queue", make_sage_descriptor, surroundings=clean_namespace),
-    Kind("sage_queue_message_pack", make_message_pack_descriptor, surroundings=clean_namespace),
+    Kind("local_queue", LocalQueueDescriptor, "LocalQueue", start_methods=()),
+    Kind("sage_queue", make_sage_descriptor, "SageQueue", surroundings=clean_namespace),
+    Kind("sage_queue_message_pack", make_message_pack_descriptor, "SageQueue", surroundings=clean_namespace),
 )
