@@ -224,5 +224,6 @@ def _threads_ended_in_silence(made: _Made) -> Iterator[None]:
     finally:
         made.end()
         for thread in set(threading.enumerate()) - before[1]:
-            thread.join(PATIENCE_SECONDS)
+            if not thread.daemon:  # those may be the kind's own, and stay
+                thread.join(PATIENCE_SECONDS)
         threading.excepthook = before[0]
