@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         QueueDescriptorPool,
         SageQueueDescriptor,
         Setting,
+        SharedMemoryQueueDescriptor,
+        SHMQueueDescriptor,
+        ShmQueueDescriptor,
         known_queue_types,
         migrate,
         register_queue_type,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from sage_qd.queues.local import LocalQueue
     from sage_qd.queues.sage_ring import SageQueue
     from sage_qd.queues.selecting import wait
+    from sage_qd.queues.shared_memory import SharedMemoryQueue
+    from sage_qd.queues.shm_segment import clean_shared_memory
 
 __version__ = "0.1.0"
 
@@ -55,9 +60,14 @@ _PLACES = {
     "QueueFigures": "sage_qd.queues",
     "QueueStats": "sage_qd.queues",
     "Reach": "sage_qd.queues",
+    "SHMQueueDescriptor": "sage_qd.descriptors",
     "SageQueue": "sage_qd.queues.sage_ring",
     "SageQueueDescriptor": "sage_qd.descriptors",
     "Setting": "sage_qd.descriptors",
+    "SharedMemoryQueue": "sage_qd.queues.shared_memory",
+    "SharedMemoryQueueDescriptor": "sage_qd.descriptors",
+    "ShmQueueDescriptor": "sage_qd.descriptors",
+    "clean_shared_memory": "sage_qd.queues.shm_segment",
     "known_queue_types": "sage_qd.descriptors",
     "migrate": "sage_qd.descriptors",
     "register_queue_type": "sage_qd.descriptors",
@@ -84,10 +94,15 @@ __all__ = [
     "QueueFigures",
     "QueueStats",
     "Reach",
+    "SHMQueueDescriptor",
     "SageQueue",
     "SageQueueDescriptor",
     "Setting",
+    "SharedMemoryQueue",
+    "SharedMemoryQueueDescriptor",
+    "ShmQueueDescriptor",
     "__version__",
+    "clean_shared_memory",
     "known_queue_types",
     "migrate",
     "register_queue_type",

@@ -17,6 +17,7 @@ from sage_qd.descriptors.strategy import QueueCreationStrategy
 
 QueueDescriptor = BaseQueueDescriptor
 """The name of the class in earlier releases."""
+from sage_qd.descriptors.shared_memory import SharedMemoryQueueDescriptor, SHMQueueDescriptor, ShmQueueDescriptor
 
 __all__ = [
     "AutoQueueDescriptor",
@@ -28,8 +29,11 @@ __all__ = [
     "QueueCreationStrategy",
     "QueueDescriptor",
     "QueueDescriptorPool",
+    "SHMQueueDescriptor",
     "SageQueueDescriptor",
     "Setting",
+    "SharedMemoryQueueDescriptor",
+    "ShmQueueDescriptor",
     "known_queue_types",
     "migrate",
     "register_queue_type",

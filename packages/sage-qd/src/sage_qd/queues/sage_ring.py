@@ -7,7 +7,6 @@ methods as its own: a put is one call of compiled code, with no Python in betwee
 
 import os
 import pickle
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
@@ -15,7 +14,6 @@ from sage_qd.codecs import codec_name, get_codec
 from sage_qd.codecs.pickled import PLAIN, PickleCodec
 from sage_qd.errors import (
     GeometryMismatchError,
-    NotShareableError,
     QueueExistsError,
     QueueNotFoundError,
     UntrustedPayloadError,
@@ -23,6 +21,7 @@ from sage_qd.errors import (
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, Reach
 from sage_qd.queues.moving import Succession
 from sage_qd.queues.names import segment_name
+from sage_qd.queues.travel import reduced
 from sage_qd.ring import Ring, RingStats, attach, attach_or_create
 from sage_qd.ring import create as create_ring
 from sage_qd.ring.places import in_named_folder, named_folder
@@ -258,13 +257,7 @@ class SageQueue(Queue[T]):
             self._succession.leave_behind()
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
-        if self.descriptor is None or not _is_starting_a_process():
-            raise NotShareableError(
-                what="an open SageQueue",
-                instead="send queue.descriptor and open it on the other side, "
-                "or hand the queue over as an argument of the process that you start",
-            )
-        return _open_elsewhere, (self.descriptor,)
+        return reduced(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self._ring.qsize()} messages"
@@ -364,14 +357,3 @@ def _with_codec_name(settings: dict[str, object]) -> dict[str, object]:
     """Say codecs by name."""
     number = settings.get("codec")
     return settings | {"codec": codec_name(number)} if isinstance(number, int) else settings
-
-
-def _is_starting_a_process() -> bool:
-    """Whether the pickling under way is for a process that multiprocessing (or multiprocess) is starting."""
-    contexts = (sys.modules.get(name) for name in ("multiprocessing.context", "multiprocess.context"))
-    return any(context is not None and context.get_spawning_popen() is not None for context in contexts)
-
-
-def _open_elsewhere(descriptor: Descriptor) -> Any:
-    """What a started process does with a queue that was handed to it."""
-    return descriptor.open(create=False)

@@ -1,0 +1,512 @@
+"""
+Portable queue between the processes of one host: shared memory, file locks and semaphores, without compiled code.
+
+The bytes are in :mod:`sage_qd.queues.shm_layout`, the changes in :mod:`sage_qd.queues.shm_store`, the files in
+:mod:`sage_qd.queues.shm_segment`. Here is what a user calls: encode, do one change under the lock, wait, decode.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import inf
+from time import monotonic, monotonic_ns
+from types import TracebackType
+from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar, cast
+
+from sage_qd.codecs import RAW_TAG, codec_name, get_codec
+from sage_qd.codecs.base import Codec
+from sage_qd.errors import (
+    Empty,
+    Full,
+    MessageTooLargeError,
+    NotShareableError,
+    PayloadError,
+    QueueClosedError,
+    QueueMovedError,
+    ShutDown,
+    UntrustedPayloadError,
+)
+from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Part, Settings, State
+from sage_qd.queues.shm_segment import Segment, open_segment
+from sage_qd.queues.shm_store import IDLE, MESSAGES, ROOM, Encoded, Held, Store
+from sage_qd.queues.travel import reduced
+from sage_qd.queues.waiting import check_batch, deadline_of
+
+__all__ = ["SharedMemoryLease", "SharedMemoryQueue"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SLICE_SECONDS: Final = 0.05
+"""Longest sleep of a call that waits: a hint that was lost with a killed process costs no more than this."""
+_SMALLEST_CAPACITY: Final = 4096
+
+_ENDINGS: Final = (ShutDown, QueueMovedError)
+
+Payload = tuple[int, bytes | bytearray]
+_NO_MORE: Final[list[Payload]] = [(RAW_TAG, b"")]
+"""The next message is too large for the batch."""
+
+
+class SharedMemoryQueue(Queue[T]):
+    """
+    Queue of objects between processes, on any POSIX system.
+
+    Open one through its descriptor. With what it adds to the interface:
+
+    * ``put`` copies. A message must fit the ring: there is no spilling.
+    * A process that is killed at any instruction leaves the queue whole, and its lock free.
+    * A forked child may go on using an inherited queue; its parent's leases are not its own.
+    * The queue lives while anybody has it open; :func:`~sage_qd.clean_shared_memory` removes what killed users left.
+    * A process that is *stopped* in the middle of a change holds the others up until it continues or is killed.
+
+    Args:
+        segment: The files; the queue owns them from now on.
+        codec: Name of the codec; the one that the header records.
+        queue_id: The name that the user gave.
+
+    Raises:
+        UntrustedPayloadError: The messages are encoded with another codec. The segment is closed then.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        reach=Reach.PROCESSES,
+        delivery=Delivery.ONCE_OR_LEASED,
+        survives_crash=True,
+        lease=True,
+        views=False,
+        joins=True,
+        same_object=False,
+        bounded_by_bytes=True,
+        uri_scheme="shm",
+        movable=True,
+    )
+
+    def __init__(self, segment: Segment, codec: str = "pickle", *, queue_id: str) -> None:
+        self._codec: Codec = get_codec(codec)
+        memory = segment.memory
+        if memory.settings.codec != self._codec.number:
+            segment.close()
+            raise UntrustedPayloadError(codec=codec_name(memory.settings.codec), allowed=[codec])
+        self._segment = segment
+        self._queue_id = queue_id
+        self._maxsize = memory.settings.maxsize
+        self._instance = memory.instance
+        self._store = Store(memory, queue_id, segment.is_alive, segment.forget)
+        self._undecoded: deque[Payload] = deque()
+        """Messages that were taken, and whose decoding a signal handler's exception interrupted; the next ones."""
+
+    @classmethod
+    def open(
+        cls,
+        queue_id: str,
+        *,
+        maxsize: int = 0,
+        capacity_bytes: int = 1 << 20,
+        codec: str = "pickle",
+        create: bool = True,
+        exist_ok: bool = True,
+    ) -> Self:
+        """
+        Open the queue of this name, making it if it is missing and that is allowed.
+
+        Args:
+            queue_id: Any text, see :mod:`sage_qd.queues.names`.
+            maxsize: Exact bound in messages; 0 for bounded by bytes alone.
+            capacity_bytes: Size of the ring, rounded up to a multiple of 4 096.
+            codec: Name of the codec.
+            create: Whether the queue may be made here.
+            exist_ok: Whether it may exist already.
+
+        Raises:
+            GeometryMismatchError: It exists with other settings.
+            UntrustedPayloadError: It exists with another codec.
+            QueueExistsError: It exists and may not.
+            QueueNotFoundError: It does not exist and may not be made.
+            InvalidQueueNameError: The name cannot be written as a file name.
+        """
+        rounded = -(-capacity_bytes // _SMALLEST_CAPACITY) * _SMALLEST_CAPACITY
+        settings = Settings(maxsize, rounded, get_codec(codec).number)
+        return cls(open_segment(queue_id, settings, create=create, exist_ok=exist_ok), codec, queue_id=queue_id)
+
+    # -- Under the lock -----------------------------------------------------------------------------------------------
+
+    def _change(self, step: Callable[[State], R]) -> R:
+        """Do one step with the queue's lock."""
+        return cast(R, self._change_before(step, inf))
+
+    def _change_before(self, step: Callable[[State], R], deadline: float) -> R | None:
+        """Do one step with the queue's lock, and wake whoever it is for; None when the lock was not free in time."""
+        store, segment = self._store, self._segment
+        try:
+            return segment.gate.run(lambda: step(store.load()), deadline, None)
+        finally:
+            if any(store.wakes):
+                self._post()
+
+    def _post(self) -> None:
+        """Wake as many as the last steps of this handle said; another thread may have done so already."""
+        wakes, self._store.wakes = self._store.wakes, [0, 0, 0]
+        for semaphore, count in zip(self._segment.semaphores, wakes, strict=False):
+            for _ in range(count):
+                try:
+                    semaphore.release()
+                except (ValueError, OverflowError, OSError):
+                    break  # it holds as many hints as it can, more than there are waiters
+
+    def _until(self, step: Callable[[State], R], side: int, deadline: float) -> R | None:
+        """Do a step until what it returns is true or the deadline has passed; return what it returned last."""
+        answer = self._change_before(step, deadline)
+        if answer or deadline <= monotonic():
+            return answer
+        waiting = _Waiting(self._store, step, side)
+        try:
+            while True:
+                answer = self._change_before(waiting.look, deadline)
+                remaining = deadline - monotonic()
+                if answer or remaining <= 0:
+                    return answer
+                semaphores = self._segment.semaphores
+                if semaphores and semaphores[side].acquire(True, min(remaining, SLICE_SECONDS)):
+                    waiting.is_counted = False
+        finally:
+            if waiting.is_counted and not self.closed:
+                self._change(waiting.leave)
+
+    # -- Write side ---------------------------------------------------------------------------------------------------
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Append one message; see :meth:`Queue.put`."""
+        deadline = deadline_of(block, timeout)
+        messages = (self._encoded(item),)
+        if not self._until(lambda state: self._store.append(state, messages, 0), ROOM, deadline):
+            raise self._full()
+
+    def put_nowait(self, item: T) -> None:
+        """Append one message without waiting."""
+        self.put(item, False)
+
+    def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
+        """Append many messages; see :meth:`Queue.put_many`."""
+        messages = [self._encoded(item) for item in items]
+        deadline = deadline_of(True, timeout)
+        done = 0
+        if not messages:
+            self._change(lambda state: None)  # a closed handle says so
+        while done < len(messages):
+            try:
+                more = self._until(partial(self._append_from, messages, done), ROOM, deadline)
+            except _ENDINGS:
+                if done:
+                    return done
+                raise
+            if not more:
+                break
+            done += more
+        if messages and not done:
+            raise self._full()
+        return done
+
+    def _append_from(self, messages: list[Encoded], start: int, state: State) -> int:
+        return self._store.append(state, messages, start)
+
+    def _encoded(self, item: T) -> Encoded:
+        parts: list[Part]
+        if isinstance(item, bytes) and type(item) is bytes:
+            tag, parts, size = RAW_TAG, [item], len(item)
+        else:
+            tag, encoded = self._codec.encode(item)
+            parts = [part if type(part) is bytes else memoryview(part).cast("B") for part in encoded]
+            size = sum(map(len, parts))
+        limit = self._segment.memory.largest_message
+        if size > limit:
+            raise MessageTooLargeError(size=size, limit=limit)
+        return Encoded(tag, parts, size)
+
+    def _full(self) -> Full:
+        bound = f"{self._maxsize:,} messages" if self._maxsize else "as many bytes as it can"
+        return Full(f"the queue holds {bound}")
+
+    # -- Read side ----------------------------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the oldest message; see :meth:`Queue.get`."""
+        deadline = deadline_of(block, timeout)
+        if self._undecoded and not self.closed:
+            return self._decoded([self._undecoded.popleft()])[0]
+        taken = self._until(lambda state: self._store.take(state, 1, 0), MESSAGES, deadline)
+        if not taken:
+            raise Empty("the queue holds no message")
+        return self._decoded(taken)[0]
+
+    def get_nowait(self) -> T:
+        """Take the oldest message without waiting."""
+        return self.get(False)
+
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[T]:
+        """Take what is there; see :meth:`Queue.get_many`."""
+        check_batch(max_items, max_bytes)
+        deadline, lingering = deadline_of(True, timeout), deadline_of(True, linger)
+        limit = max_bytes or 0
+        taken = [self._undecoded.popleft() for _ in range(min(max_items, len(self._undecoded)))]
+        if not taken:
+            taken = self._until(lambda state: self._store.take(state, max_items, limit), MESSAGES, deadline) or []
+        if not taken:
+            raise Empty("the queue holds no message")
+        while len(taken) < max_items and lingering > monotonic():
+            left = limit - sum(len(payload) for _, payload in taken) if limit else inf
+            more = self._lingered(max_items - len(taken), left, lingering)
+            if not more or more is _NO_MORE:
+                break
+            taken += more
+        return self._decoded(taken)
+
+    def _lingered(self, max_items: int, left: float, deadline: float) -> list[Payload]:
+        """Wait for more messages of a batch; what ended the queue is told by the next call."""
+
+        def step(state: State) -> list[Payload]:
+            record = self._store.available(state)
+            if record is None:
+                return []
+            if record.size > left or left <= 0:
+                return _NO_MORE
+            return self._store.take(state, max_items, 0 if left == inf else int(left))
+
+        try:
+            return self._until(step, MESSAGES, deadline) or []
+        except (*_ENDINGS, QueueClosedError):
+            return []
+
+    def _decoded(self, taken: list[Payload]) -> list[T]:
+        """Turn payloads into messages; what an interrupt leaves undone is handed out by the next get."""
+        decode = self._codec.decode
+        messages: list[Any] = []
+        failed: PayloadError | None = None
+        for tag, payload in taken:
+            try:
+                messages.append(bytes(payload) if tag == RAW_TAG else decode(tag, payload))
+            except Exception as error:  # noqa: BLE001  (whatever the bytes cause is chained, and raised below)
+                failure = PayloadError(tag=tag, payload=bytes(payload))
+                failure.__cause__ = error
+                if failed is None:
+                    failed = failure
+                else:
+                    messages.append(failure)
+            except BaseException:
+                self._undecoded.extendleft(reversed(taken))
+                raise
+        if failed is not None:
+            raise PayloadError(tag=failed.tag, payload=failed.payload, items=messages) from failed.__cause__
+        return messages
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """Take the oldest message on trial; see :meth:`Queue.lease`."""
+        deadline = deadline_of(block, timeout)
+        held = self._until(lambda state: self._store.lease(state, self._segment.holder), MESSAGES, deadline)
+        if held is None:
+            raise Empty("the queue holds no message")
+        return SharedMemoryLease(self, held)
+
+    def peek(self) -> T:
+        """Look at the oldest message; see :meth:`Queue.peek`."""
+        found = self._change(self._store.peek)
+        if found is None:
+            raise Empty("the queue holds no message")
+        return self._decoded([found])[0]
+
+    def clear(self) -> int:
+        """Drop every message that nobody holds, and return how many."""
+        return self._change(self._store.clear)
+
+    # -- Waiting without taking ---------------------------------------------------------------------------------------
+
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
+        return self._answered(self._store.has_answer_for_get, MESSAGES, timeout)
+
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
+        return self._answered(self._store.has_answer_for_put, ROOM, timeout)
+
+    def _answered(self, step: Callable[[State], bool], side: int, timeout: float | None) -> bool:
+        deadline = deadline_of(True, timeout)
+        try:
+            return bool(self._until(step, side, deadline))
+        except _ENDINGS:
+            return True
+
+    # -- Work done ----------------------------------------------------------------------------------------------------
+
+    def task_done(self) -> None:
+        """Say that a message taken by get is worked off."""
+        self._change(self._store.task_done)
+
+    def join(self) -> None:
+        """Wait until every message ever put was worked off."""
+        self._until(self._store.all_done, IDLE, inf)
+
+    # -- Inspection ---------------------------------------------------------------------------------------------------
+
+    @property
+    def queue_id(self) -> str:
+        """The name that the user gave."""
+        return self._queue_id
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec."""
+        return self._codec.name
+
+    @property
+    def maxsize(self) -> int:
+        """Most messages the queue holds; 0 when bounded by bytes alone."""
+        return self._maxsize
+
+    @property
+    def instance(self) -> str:
+        """32 hexadecimal digits that no other queue has, not even a later one of the same name."""
+        return self._instance
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._segment.closed
+
+    def qsize(self) -> int:
+        """Messages that could be taken now."""
+        return self.stats().depth
+
+    def empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether a put would have to wait now."""
+        return self._change(self._store.is_full)
+
+    def stats(self) -> QueueFigures:
+        """Counters since the queue was made, of all processes."""
+        return self._change(self._store.figures)
+
+    # -- Ending -------------------------------------------------------------------------------------------------------
+
+    def shutdown(self, immediate: bool = False) -> int:
+        """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        return self._change(lambda state: self._store.shutdown(state, immediate))
+
+    def seal(self, successor: str) -> int:
+        """End the queue in favour of another one; see :meth:`Queue.seal`."""
+        text = successor.encode()
+        if len(text) > SUCCESSOR_BYTES:
+            raise ValueError(f"successor must take at most {SUCCESSOR_BYTES:,} bytes, not {len(text):,}")
+        return self._change(lambda state: self._store.seal(state, text))
+
+    def close(self) -> None:
+        """Give up this handle; the last one of all processes removes the queue. Whoever looks next takes our leases."""
+        self._segment.close()
+
+    def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
+        return reduced(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.qsize()} messages"
+        return f"<SharedMemoryQueue {self._queue_id!r}, {self.codec}, {state}>"
+
+
+class _Waiting(Generic[R]):
+    """A call that waits: does its step under the lock, and is counted by those who may wake it."""
+
+    def __init__(self, store: Store, step: Callable[[State], R], side: int) -> None:
+        self._store = store
+        self._step = step
+        self._side = side
+        self._since_ns = monotonic_ns()
+        self.is_counted = False
+
+    def look(self, state: State) -> R:
+        """Do the step; without an answer, be counted from now on."""
+        answer = self._step(state)
+        if answer:
+            self.leave(state)
+        elif not self.is_counted:
+            self._store.register(state, self._side)
+            self.is_counted = True
+        return answer
+
+    def leave(self, state: State) -> None:
+        """Be counted no more, and add the time."""
+        waited_ns = monotonic_ns() - self._since_ns
+        self._store.deregister(state, self._side, was_counted=self.is_counted, waited_ns=waited_ns)
+        self.is_counted = False
+
+
+class SharedMemoryLease(Generic[T]):
+    """A message of a :class:`SharedMemoryQueue` on trial; see :class:`~sage_qd.Lease`. Its value is a copy."""
+
+    def __init__(self, queue: SharedMemoryQueue[T], held: Held) -> None:
+        self._queue = queue
+        self._held = held
+        self._decoded: list[T] = []
+
+    @property
+    def value(self) -> T:
+        """
+        The message, decoded when it is first asked for.
+
+        Raises:
+            PayloadError: It cannot be decoded; ack drops it for good.
+        """
+        if not self._decoded:
+            self._decoded = self._queue._decoded([(self._held.tag, self._held.payload)])
+        return self._decoded[0]
+
+    @property
+    def attempt(self) -> int:
+        """How many times somebody held this message before."""
+        return self._held.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held this message before."""
+        return self._held.attempt > 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acked or given back."""
+        return self._held.settled
+
+    def ack(self) -> None:
+        """Take the message out for good."""
+        self._settle(self._queue._store.ack)
+
+    def nack(self) -> None:
+        """Give the message back."""
+        self._settle(self._queue._store.nack)
+
+    def _settle(self, step: Callable[[State, Held], None]) -> None:
+        def change(state: State) -> None:
+            if self._held.settled:
+                raise ValueError("the lease is settled already")
+            step(state, self._held)
+            self._held.settled = True
+
+        self._queue._change(change)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._held.settled:
+            (self.ack if kind is None else self.nack)()
+
+    def __del__(self) -> None:
+        if not self._held.settled:
+            self._queue._store.dropped_leases.append(self._held)
+
+    def __reduce__(self) -> NoReturn:
+        raise NotShareableError(what="a lease", instead="send a copy of its value")
