@@ -93,7 +93,7 @@ class SharedMemoryQueue(Queue[T]):
         self._queue_id = queue_id
         self._maxsize = memory.settings.maxsize
         self._instance = memory.instance
-        self._store = Store(memory, queue_id, segment.is_alive, segment.forget)
+        self._store = Store(memory, queue_id, is_own=segment.is_own, is_alive=segment.is_alive, forget=segment.forget)
         self._undecoded: deque[Payload] = deque()
         """Messages that were taken, and whose decoding a signal handler's exception interrupted; the next ones."""
 

@@ -125,9 +125,13 @@ class Segment:
             self._holder = number
         return self._holder
 
+    def is_own(self, holder: int) -> bool:
+        """Whether it is our number."""
+        return holder == self._holder
+
     def is_alive(self, holder: int) -> bool:
         """Whether the handle with this number still is."""
-        if holder == self._holder:
+        if self.is_own(holder):
             return True
         try:
             descriptor = opened(self._holder_path(holder))

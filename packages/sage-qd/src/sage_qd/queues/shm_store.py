@@ -73,15 +73,23 @@ class Store:
     Args:
         memory: The mapped queue.
         name: The queue's name, for errors.
+        is_own: Says whether this handle has this number; that of a forked child is another one than its parent's.
         is_alive: Says whether the handle with this number still holds its leases.
         forget: Removes what a dead holder left.
     """
 
     def __init__(
-        self, memory: Memory, name: str, is_alive: Callable[[int], bool], forget: Callable[[int], None]
+        self,
+        memory: Memory,
+        name: str,
+        *,
+        is_own: Callable[[int], bool],
+        is_alive: Callable[[int], bool],
+        forget: Callable[[int], None],
     ) -> None:
         self._memory = memory
         self._name = name
+        self._is_own = is_own
         self._is_alive = is_alive
         self._forget = forget
         self._swept_at = -1.0
@@ -372,7 +380,7 @@ class Store:
         Raises:
             FencedError: It is in other hands.
         """
-        if state.head <= held.position < state.tail:
+        if self._is_own(held.holder) and state.head <= held.position < state.tail:
             record = self._memory.record(held.position, state.tail)
             if (record.holder, record.attempt) == (held.holder, held.attempt):
                 return record
