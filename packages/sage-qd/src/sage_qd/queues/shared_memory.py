@@ -305,10 +305,11 @@ class SharedMemoryQueue(Queue[T]):
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
         deadline = deadline_of(block, timeout)
-        held = self._until(lambda state: self._store.lease(state, self._segment.holder), MESSAGES, deadline)
-        if held is None:
+        lease = SharedMemoryLease(self)
+        step = partial(self._store.lease, holder_of_handle=self._segment.holder, keep=lease._keep)
+        if not self._until(step, MESSAGES, deadline):
             raise Empty("the queue holds no message")
-        return SharedMemoryLease(self, held)
+        return lease
 
     def peek(self) -> T:
         """Look at the oldest message; see :meth:`Queue.peek`."""
@@ -446,10 +447,15 @@ class _Waiting(Generic[R]):
 class SharedMemoryLease(Generic[T]):
     """A message of a :class:`SharedMemoryQueue` on trial; see :class:`~sage_qd.Lease`. Its value is a copy."""
 
-    def __init__(self, queue: SharedMemoryQueue[T], held: Held) -> None:
+    _held: Held
+
+    def __init__(self, queue: SharedMemoryQueue[T]) -> None:
         self._queue = queue
-        self._held = held
         self._decoded: list[T] = []
+
+    def _keep(self, held: Held) -> None:
+        """Say what this is a lease of; from then on it is given back when this is dropped."""
+        self._held = held
 
     @property
     def value(self) -> T:
@@ -505,7 +511,7 @@ class SharedMemoryLease(Generic[T]):
             (self.ack if kind is None else self.nack)()
 
     def __del__(self) -> None:
-        if not self._held.settled:
+        if hasattr(self, "_held") and not self._held.settled:
             self._queue._store.dropped_leases.append(self._held)
 
     def __reduce__(self) -> NoReturn:

@@ -117,8 +117,16 @@ class Segment:
     # -- Leases -------------------------------------------------------------------------------------------------------
 
     def holder(self) -> int:
-        """The number that our leases carry; its file is locked while this handle lives."""
+        """
+        The number that our leases carry; its file is locked while this handle lives.
+
+        Called with the queue's lock, so nobody else is between making such a file and locking it: those that are not
+        locked are of the dead. Whose file is missing is dead as well, so no lease is forgotten with it.
+        """
         if not self._holder:
+            for path in companions(self.path):
+                if path.startswith(f"{self._lock_path}.") and not self.is_alive(int(path[-16:], 16)):
+                    remove(path)
             number = secrets.randbits(62) + 1
             self._holder_file = opened(self._holder_path(number), make=True)
             locked(self._holder_file)

@@ -344,13 +344,17 @@ class Store:
 
     # -- Leases -------------------------------------------------------------------------------------------------------
 
-    def lease(self, state: State, holder_of_handle: Callable[[], int]) -> Held | None:
-        """Let a handle hold the oldest message; its number is asked for when there is one."""
+    def lease(self, state: State, holder_of_handle: Callable[[], int], keep: Callable[[Held], None]) -> bool:
+        """
+        Let a handle hold the oldest message; its number is asked for when there is one.
+
+        What is held is handed to ``keep`` before it is, so that no interrupt can lose it.
+        """
         record = self.available(state)
         if record is None:
-            return None
-        payload = self._payload(record)
+            return False
         holder = holder_of_handle()
+        keep(Held(record.position, holder, record.attempt, record.tag, self._payload(record)))
         self._memory.busy = Busy.HOLDING
         self._memory.set_holder(record, holder)
         state.leased += 1
@@ -358,7 +362,7 @@ class Store:
         if state.message_waiters and state.count > state.leased:
             self._wake(state, MESSAGES, 1)
         self._store(state)
-        return Held(record.position, holder, record.attempt, record.tag, payload)
+        return True
 
     def ack(self, state: State, held: Held) -> None:
         """Take a held message out."""
