@@ -14,12 +14,13 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-from sage_qd import SharedMemoryQueue, SharedMemoryQueueDescriptor, ShutDown
+from sage_qd import Empty, SharedMemoryQueue, SharedMemoryQueueDescriptor, ShutDown
 from sage_qd.queues import shm_places
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(120)]
@@ -61,8 +62,9 @@ def consume(queue: SharedMemoryQueue[bytes], name: str, note: Note) -> None:
     chance = random.Random(name)
     while True:
         leases = [queue.lease()]
-        if chance.random() < 0.3 and queue.qsize():
-            leases.append(queue.lease())
+        if chance.random() < 0.3:
+            with suppress(Empty):
+                leases.append(queue.lease(block=False))  # to wait with a lease in hand could be for oneself
         chance.shuffle(leases)
         for lease in leases:
             key = key_of(lease.value)
