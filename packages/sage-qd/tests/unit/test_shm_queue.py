@@ -32,6 +32,7 @@ from sage_qd import (
     resolve_descriptor,
 )
 from sage_qd.queues import shm_wakes
+from sage_qd.queues.shared_memory import SLICE_SECONDS
 from sage_qd.testing import background, wait_for
 
 FORK = multiprocessing.get_context("fork")
@@ -257,18 +258,19 @@ def test_waiting_times_are_counted() -> None:
         assert (stats.get_waiters, stats.put_waiters) == (0, 0)
 
 
-def test_an_idle_consumer_costs_little() -> None:
-    """Less than a tenth of a processor: it looks 20 times in a second."""
+def test_an_idle_consumer_looks_once_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty times in a second, and sleeps in between, so it costs next to nothing."""
     with opened() as queue:
+        loads: list[float] = []
+        load = queue._store.load
+        monkeypatch.setattr(queue._store, "load", lambda: (loads.append(time.monotonic()), load())[1])
         getter = background(queue.get)
-        wait_for(lambda: queue.stats().get_waiters == 1, "it waits")
-        before, start = time.process_time(), time.monotonic()
-        time.sleep(1)
-        used, passed = time.process_time() - before, time.monotonic() - start
+        wait_for(lambda: len(loads) > 12, "it looks again")
+        looks, passed = len(loads), loads[-1] - loads[0]
         queue.put("end")
 
         assert getter.result() == "end"
-        assert used < 0.1 * passed
+        assert looks - 2 <= passed / SLICE_SECONDS + 1  # the first two are one after the other
 
 
 def test_signals_end_a_wait_and_leave_the_queue_usable() -> None:
