@@ -166,6 +166,10 @@ def test_an_interrupt_while_decoding_keeps_the_message() -> None:
         with pytest.raises(KeyboardInterrupt):
             queue.get()
 
+        pid = os.fork()
+        if not pid:
+            os._exit(len(queue._undecoded))  # a child must not hand out what its parent will
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert [queue.get(timeout=0), queue.get(timeout=0)] == ["first", "second"]
 
 

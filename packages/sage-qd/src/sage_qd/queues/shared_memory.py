@@ -96,6 +96,7 @@ class SharedMemoryQueue(Queue[T]):
         self._store = Store(memory, queue_id, is_own=segment.is_own, is_alive=segment.is_alive, forget=segment.forget)
         self._undecoded: deque[Payload] = deque()
         """Messages that were taken, and whose decoding a signal handler's exception interrupted; the next ones."""
+        segment.on_fork = self._undecoded.clear
 
     @classmethod
     def open(

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +88,8 @@ class Segment:
         self.gate = Gate(lock_file, queue_id)
         self._holder_file = -1
         self._holder = 0
+        self.on_fork: Callable[[], object] = lambda: None
+        """Called in a forked child, which must not do again what its parent will."""
         remember(self)
 
     @property
@@ -184,6 +187,7 @@ class Segment:
     def after_fork(self, files: Files | None) -> None:
         """In the child: use files of our own, and leave our parent's to it."""
         inherited = self._files
+        self.on_fork()
         if self._holder:
             os.close(self._holder_file)
             self._holder = 0
