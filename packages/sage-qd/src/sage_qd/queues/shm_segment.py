@@ -128,11 +128,12 @@ class Segment:
         """
         if not self._holder:
             for path in companions(self.path):
-                if path.startswith(f"{self._lock_path}.") and not self.is_alive(int(path[-16:], 16)):
+                if path.startswith(f"{self._lock_path}.") and not _is_locked(path):
                     remove(path)
             number = secrets.randbits(62) + 1
             self._holder_file = opened(self._holder_path(number), make=True)
-            locked(self._holder_file)
+            if not locked(self._holder_file):
+                raise AssertionError("a number that was made up a moment ago is taken")
             self._holder = number
         return self._holder
 
@@ -142,16 +143,7 @@ class Segment:
 
     def is_alive(self, holder: int) -> bool:
         """Whether the handle with this number still is."""
-        if self.is_own(holder):
-            return True
-        try:
-            descriptor = opened(self._holder_path(holder))
-        except QueueNotFoundError:
-            return False
-        try:
-            return not locked(descriptor)
-        finally:
-            os.close(descriptor)
+        return self.is_own(holder) or _is_locked(self._holder_path(holder))
 
     def forget(self, holder: int) -> None:
         """Remove the file of a handle that is no more."""
@@ -197,6 +189,18 @@ class Segment:
             self.gate.closed = True
         else:
             self._files = files
+
+
+def _is_locked(path: str) -> bool:
+    """Whether somebody holds the lock of a file; nobody does of one that is not there."""
+    try:
+        descriptor = opened(path)
+    except QueueNotFoundError:
+        return False
+    try:
+        return not locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_segment(queue_id: str, settings: Settings, *, create: bool, exist_ok: bool = True) -> Segment:
