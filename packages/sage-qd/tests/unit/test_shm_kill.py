@@ -158,7 +158,7 @@ def test_killed_before_any_store_it_is_as_before_or_as_after(
         if lease is not None:
             lease.nack()
         figures = queue.stats()
-        unfinished = queue._change(lambda state: state.unfinished)
+        unfinished = queue._changes.change(lambda state: state.unfinished)
         remaining = drained(queue)
 
         assert figures.puts == figures.gets + figures.depth

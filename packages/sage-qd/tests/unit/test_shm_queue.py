@@ -32,7 +32,7 @@ from sage_qd import (
     resolve_descriptor,
 )
 from sage_qd.queues import shm_wakes
-from sage_qd.queues.shared_memory import SLICE_SECONDS
+from sage_qd.queues.shm_changes import SLICE_SECONDS
 from sage_qd.testing import background, wait_for
 
 FORK = multiprocessing.get_context("fork")
@@ -185,7 +185,7 @@ def test_what_overtakes_a_leased_message_leaves_and_the_rest_keeps_its_order() -
         leases[0].nack()
 
         assert (queue.qsize(), queue.get_many(9)) == (3, [0, 4, 5])
-        assert queue._change(lambda state: (state.head == state.tail, state.gone, state.count)) == (True, 0, 0)
+        assert queue._changes.change(lambda state: (state.head == state.tail, state.gone, state.count)) == (True, 0, 0)
 
 
 def test_a_lease_that_was_taken_over_is_fenced() -> None:
@@ -222,7 +222,7 @@ def test_hints_that_are_lost_cost_a_slice_only() -> None:
     with opened() as queue:
         getter = background(queue.get)
         wait_for(lambda: queue.stats().get_waiters == 1, "it waits")
-        queue._change(lambda state: queue._store.deregister(state, 0, was_counted=True, waited_ns=0))
+        queue._changes.change(lambda state: queue._store.deregister(state, 0, was_counted=True, waited_ns=0))
         queue.put("found")
 
         assert getter.result() == "found"
@@ -363,7 +363,7 @@ def stay_inside(queue: SharedMemoryQueue[Any], ready: Any) -> None:
         ready.set()
         signal.pause()
 
-    queue._change(step)
+    queue._changes.change(step)
 
 
 # -- Wrong use --------------------------------------------------------------------------------------------------------

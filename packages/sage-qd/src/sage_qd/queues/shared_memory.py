@@ -2,16 +2,15 @@
 Portable queue between the processes of one host: shared memory, file locks and semaphores, without compiled code.
 
 The bytes are in :mod:`sage_qd.queues.shm_layout`, the changes in :mod:`sage_qd.queues.shm_store`, the files in
-:mod:`sage_qd.queues.shm_segment`. Here is what a user calls: encode, do one change under the lock, wait, decode.
+:mod:`sage_qd.queues.shm_segment`, lock and waiting in :mod:`sage_qd.queues.shm_changes`. Here is what a user calls.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from time import monotonic, monotonic_ns
-from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar, cast
+from time import monotonic
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from sage_qd.codecs import RAW_TAG, codec_name, get_codec
 from sage_qd.codecs.base import Codec
@@ -19,7 +18,6 @@ from sage_qd.errors import (
     Empty,
     Full,
     MessageTooLargeError,
-    NotShareableError,
     PayloadError,
     QueueClosedError,
     QueueMovedError,
@@ -27,19 +25,19 @@ from sage_qd.errors import (
     UntrustedPayloadError,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.shm_changes import Changes
 from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Part, Settings, State
+from sage_qd.queues.shm_lease import SharedMemoryLease
 from sage_qd.queues.shm_segment import Segment, open_segment
-from sage_qd.queues.shm_store import IDLE, MESSAGES, ROOM, Encoded, Held, Store
+from sage_qd.queues.shm_store import IDLE, MESSAGES, ROOM, Encoded, Store
 from sage_qd.queues.travel import reduced
 from sage_qd.queues.waiting import check_batch, deadline_of
 
-__all__ = ["SharedMemoryLease", "SharedMemoryQueue"]
+__all__ = ["SharedMemoryQueue"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-SLICE_SECONDS: Final = 0.05
-"""Longest sleep of a call that waits: a hint that was lost with a killed process costs no more than this."""
 _SMALLEST_CAPACITY: Final = 4096
 
 _ENDINGS: Final = (ShutDown, QueueMovedError)
@@ -94,6 +92,7 @@ class SharedMemoryQueue(Queue[T]):
         self._maxsize = memory.settings.maxsize
         self._instance = memory.instance
         self._store = Store(memory, queue_id, is_own=segment.is_own, is_alive=segment.is_alive, forget=segment.forget)
+        self._changes = Changes(segment, self._store)
         self._undecoded: deque[Payload] = deque()
         """Messages that were taken, and whose decoding a signal handler's exception interrupted; the next ones."""
         segment.on_fork = self._undecoded.clear
@@ -131,57 +130,13 @@ class SharedMemoryQueue(Queue[T]):
         settings = Settings(maxsize, rounded, get_codec(codec).number)
         return cls(open_segment(queue_id, settings, create=create, exist_ok=exist_ok), codec, queue_id=queue_id)
 
-    # -- Under the lock -----------------------------------------------------------------------------------------------
-
-    def _change(self, step: Callable[[State], R]) -> R:
-        """Do one step with the queue's lock."""
-        return cast(R, self._change_before(step, inf))
-
-    def _change_before(self, step: Callable[[State], R], deadline: float) -> R | None:
-        """Do one step with the queue's lock, and wake whoever it is for; None when the lock was not free in time."""
-        store, segment = self._store, self._segment
-        try:
-            return segment.gate.run(lambda: step(store.load()), deadline, None)
-        finally:
-            if any(store.wakes):
-                self._post()
-
-    def _post(self) -> None:
-        """Wake as many as the last steps of this handle said; another thread may have done so already."""
-        wakes, self._store.wakes = self._store.wakes, [0, 0, 0]
-        for semaphore, count in zip(self._segment.semaphores, wakes, strict=False):
-            for _ in range(count):
-                try:
-                    semaphore.release()
-                except (ValueError, OverflowError, OSError):
-                    break  # it holds as many hints as it can, more than there are waiters
-
-    def _until(self, step: Callable[[State], R], side: int, deadline: float) -> R | None:
-        """Do a step until what it returns is true or the deadline has passed; return what it returned last."""
-        answer = self._change_before(step, deadline)
-        if answer or deadline <= monotonic():
-            return answer
-        waiting = _Waiting(self._store, step, side)
-        try:
-            while True:
-                answer = self._change_before(waiting.look, deadline)
-                remaining = deadline - monotonic()
-                if answer or remaining <= 0:
-                    return answer
-                semaphores = self._segment.semaphores
-                if semaphores and semaphores[side].acquire(True, min(remaining, SLICE_SECONDS)):
-                    waiting.is_counted = False
-        finally:
-            if waiting.is_counted and not self.closed:
-                self._change(waiting.leave)
-
     # -- Write side ---------------------------------------------------------------------------------------------------
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Append one message; see :meth:`Queue.put`."""
         deadline = deadline_of(block, timeout)
         messages = (self._encoded(item),)
-        if not self._until(lambda state: self._store.append(state, messages, 0), ROOM, deadline):
+        if not self._changes.until(lambda state: self._store.append(state, messages, 0), ROOM, deadline):
             raise self._full()
 
     def put_nowait(self, item: T) -> None:
@@ -194,10 +149,10 @@ class SharedMemoryQueue(Queue[T]):
         deadline = deadline_of(True, timeout)
         done = 0
         if not messages:
-            self._change(lambda state: None)  # a closed handle says so
+            self._changes.change(lambda state: None)  # a closed handle says so
         while done < len(messages):
             try:
-                more = self._until(partial(self._append_from, messages, done), ROOM, deadline)
+                more = self._changes.until(partial(self._append_from, messages, done), ROOM, deadline)
             except _ENDINGS:
                 if done:
                     return done
@@ -236,7 +191,7 @@ class SharedMemoryQueue(Queue[T]):
         deadline = deadline_of(block, timeout)
         if self._undecoded and not self.closed:
             return self._decoded([self._undecoded.popleft()])[0]
-        taken = self._until(lambda state: self._store.take(state, 1, 0), MESSAGES, deadline)
+        taken = self._changes.until(lambda state: self._store.take(state, 1, 0), MESSAGES, deadline)
         if not taken:
             raise Empty("the queue holds no message")
         return self._decoded(taken)[0]
@@ -254,7 +209,9 @@ class SharedMemoryQueue(Queue[T]):
         limit = max_bytes or 0
         taken = [self._undecoded.popleft() for _ in range(min(max_items, len(self._undecoded)))]
         if not taken:
-            taken = self._until(lambda state: self._store.take(state, max_items, limit), MESSAGES, deadline) or []
+            taken = (
+                self._changes.until(lambda state: self._store.take(state, max_items, limit), MESSAGES, deadline) or []
+            )
         if not taken:
             raise Empty("the queue holds no message")
         while len(taken) < max_items and lingering > monotonic():
@@ -277,7 +234,7 @@ class SharedMemoryQueue(Queue[T]):
             return self._store.take(state, max_items, 0 if left == inf else int(left))
 
         try:
-            return self._until(step, MESSAGES, deadline) or []
+            return self._changes.until(step, MESSAGES, deadline) or []
         except (*_ENDINGS, QueueClosedError):
             return []
 
@@ -308,20 +265,20 @@ class SharedMemoryQueue(Queue[T]):
         deadline = deadline_of(block, timeout)
         lease = SharedMemoryLease(self)
         step = partial(self._store.lease, holder_of_handle=self._segment.holder, keep=lease._keep)
-        if not self._until(step, MESSAGES, deadline):
+        if not self._changes.until(step, MESSAGES, deadline):
             raise Empty("the queue holds no message")
         return lease
 
     def peek(self) -> T:
         """Look at the oldest message; see :meth:`Queue.peek`."""
-        found = self._change(self._store.peek)
+        found = self._changes.change(self._store.peek)
         if found is None:
             raise Empty("the queue holds no message")
         return self._decoded([found])[0]
 
     def clear(self) -> int:
         """Drop every message that nobody holds, and return how many."""
-        return self._change(self._store.clear)
+        return self._changes.change(self._store.clear)
 
     # -- Waiting without taking ---------------------------------------------------------------------------------------
 
@@ -336,7 +293,7 @@ class SharedMemoryQueue(Queue[T]):
     def _answered(self, step: Callable[[State], bool], side: int, timeout: float | None) -> bool:
         deadline = deadline_of(True, timeout)
         try:
-            return bool(self._until(step, side, deadline))
+            return bool(self._changes.until(step, side, deadline))
         except _ENDINGS:
             return True
 
@@ -344,11 +301,11 @@ class SharedMemoryQueue(Queue[T]):
 
     def task_done(self) -> None:
         """Say that a message taken by get is worked off."""
-        self._change(self._store.task_done)
+        self._changes.change(self._store.task_done)
 
     def join(self) -> None:
         """Wait until every message ever put was worked off."""
-        self._until(self._store.all_done, IDLE, inf)
+        self._changes.until(self._store.all_done, IDLE, inf)
 
     # -- Inspection ---------------------------------------------------------------------------------------------------
 
@@ -387,24 +344,24 @@ class SharedMemoryQueue(Queue[T]):
 
     def full(self) -> bool:
         """Whether a put would have to wait now."""
-        return self._change(self._store.is_full)
+        return self._changes.change(self._store.is_full)
 
     def stats(self) -> QueueFigures:
         """Counters since the queue was made, of all processes."""
-        return self._change(self._store.figures)
+        return self._changes.change(self._store.figures)
 
     # -- Ending -------------------------------------------------------------------------------------------------------
 
     def shutdown(self, immediate: bool = False) -> int:
         """End the queue for everybody; see :meth:`Queue.shutdown`."""
-        return self._change(lambda state: self._store.shutdown(state, immediate))
+        return self._changes.change(lambda state: self._store.shutdown(state, immediate))
 
     def seal(self, successor: str) -> int:
         """End the queue in favour of another one; see :meth:`Queue.seal`."""
         text = successor.encode()
         if len(text) > SUCCESSOR_BYTES:
             raise ValueError(f"successor must take at most {SUCCESSOR_BYTES:,} bytes, not {len(text):,}")
-        return self._change(lambda state: self._store.seal(state, text))
+        return self._changes.change(lambda state: self._store.seal(state, text))
 
     def close(self) -> None:
         """Give up this handle; the last one of all processes removes the queue. Whoever looks next takes our leases."""
@@ -416,104 +373,3 @@ class SharedMemoryQueue(Queue[T]):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.qsize()} messages"
         return f"<SharedMemoryQueue {self._queue_id!r}, {self.codec}, {state}>"
-
-
-class _Waiting(Generic[R]):
-    """A call that waits: does its step under the lock, and is counted by those who may wake it."""
-
-    def __init__(self, store: Store, step: Callable[[State], R], side: int) -> None:
-        self._store = store
-        self._step = step
-        self._side = side
-        self._since_ns = monotonic_ns()
-        self.is_counted = False
-
-    def look(self, state: State) -> R:
-        """Do the step; without an answer, be counted from now on."""
-        answer = self._step(state)
-        if answer:
-            self.leave(state)
-        elif not self.is_counted:
-            self._store.register(state, self._side)
-            self.is_counted = True
-        return answer
-
-    def leave(self, state: State) -> None:
-        """Be counted no more, and add the time."""
-        waited_ns = monotonic_ns() - self._since_ns
-        self._store.deregister(state, self._side, was_counted=self.is_counted, waited_ns=waited_ns)
-        self.is_counted = False
-
-
-class SharedMemoryLease(Generic[T]):
-    """A message of a :class:`SharedMemoryQueue` on trial; see :class:`~sage_qd.Lease`. Its value is a copy."""
-
-    _held: Held
-
-    def __init__(self, queue: SharedMemoryQueue[T]) -> None:
-        self._queue = queue
-        self._decoded: list[T] = []
-
-    def _keep(self, held: Held) -> None:
-        """Say what this is a lease of; from then on it is given back when this is dropped."""
-        self._held = held
-
-    @property
-    def value(self) -> T:
-        """
-        The message, decoded when it is first asked for.
-
-        Raises:
-            PayloadError: It cannot be decoded; ack drops it for good.
-        """
-        if not self._decoded:
-            self._decoded = self._queue._decoded([(self._held.tag, self._held.payload)])
-        return self._decoded[0]
-
-    @property
-    def attempt(self) -> int:
-        """How many times somebody held this message before."""
-        return self._held.attempt
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether somebody held this message before."""
-        return self._held.attempt > 0
-
-    @property
-    def settled(self) -> bool:
-        """Whether it was acked or given back."""
-        return self._held.settled
-
-    def ack(self) -> None:
-        """Take the message out for good."""
-        self._settle(self._queue._store.ack)
-
-    def nack(self) -> None:
-        """Give the message back."""
-        self._settle(self._queue._store.nack)
-
-    def _settle(self, step: Callable[[State, Held], None]) -> None:
-        def change(state: State) -> None:
-            if self._held.settled:
-                raise ValueError("the lease is settled already")
-            step(state, self._held)
-            self._held.settled = True
-
-        self._queue._change(change)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._held.settled:
-            (self.ack if kind is None else self.nack)()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_held") and not self._held.settled:
-            self._queue._store.dropped_leases.append(self._held)
-
-    def __reduce__(self) -> NoReturn:
-        raise NotShareableError(what="a lease", instead="send a copy of its value")
