@@ -13,11 +13,11 @@ from sage_qd.descriptors.pool import QueueDescriptorPool
 from sage_qd.descriptors.registry import known_queue_types, register_queue_type
 from sage_qd.descriptors.sage import SageQueueDescriptor
 from sage_qd.descriptors.settings import Setting
+from sage_qd.descriptors.shared_memory import SharedMemoryQueueDescriptor, SHMQueueDescriptor, ShmQueueDescriptor
 from sage_qd.descriptors.strategy import QueueCreationStrategy
 
 QueueDescriptor = BaseQueueDescriptor
 """The name of the class in earlier releases."""
-from sage_qd.descriptors.shared_memory import SharedMemoryQueueDescriptor, SHMQueueDescriptor, ShmQueueDescriptor
 
 __all__ = [
     "AutoQueueDescriptor",
