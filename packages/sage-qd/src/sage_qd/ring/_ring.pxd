@@ -7,7 +7,7 @@ cdef extern from "ring.h" nogil:
     enum: SQ_OK, SQ_EMPTY, SQ_FULL, SQ_SHUTDOWN, SQ_BUSY, SQ_AGAIN, SQ_TOO_LARGE, SQ_TOO_SMALL, SQ_SPILLED_RECORD
     enum: SQ_CORRUPT, SQ_CHECKSUM, SQ_INCOMPATIBLE, SQ_NAMESPACE, SQ_SYSTEM, SQ_FENCED, SQ_NO_SLOT, SQ_ROLE_TAKEN
     enum: SQ_INVALID
-    enum: SQ_MODE_SINGLE_PRODUCER, SQ_MODE_SINGLE_CONSUMER, SQ_MODE_CHECKSUM
+    enum: SQ_MODE_SINGLE_PRODUCER, SQ_MODE_SINGLE_CONSUMER, SQ_MODE_CHECKSUM, SQ_MODE_KEPT
     enum: SQ_RECORD_SPILLED, SQ_PARTICIPANTS, SQ_HISTOGRAM_BUCKETS, SQ_LAYOUT_VERSION
     enum: SQ_STATE_SHUTDOWN, SQ_STATE_IMMEDIATE, SQ_STATE_POISONED, SQ_STATE_MOVED
     uint64_t SQ_FOREVER, SQ_CAPACITY_MAX, SQ_ITEMS_MAX, SQ_SLICE_NS
@@ -63,10 +63,24 @@ cdef extern from "ring.h" nogil:
         uint64_t put_recoveries, get_recoveries, put_waiters, get_waiters, oldest_age_ns, capacity_bytes, state
         uint32_t put_lock_owner, get_lock_owner
 
+    ctypedef struct sq_identity:
+        uint32_t mode
+
+    ctypedef struct sq_sight:
+        sq_stats stats
+        uint64_t pid_namespace, poison
+        uint32_t mode, codec, poisoned_by, generation, producer_role, consumer_role
+        bint this_boot, walked
+        uint32_t pids[512]
+        uint32_t epochs[512]
+        uint32_t leases[512]
+        uint64_t start_ticks[512]
+
     uint64_t sq_now_ns()
     uint32_t SQ_LEASE_ATTEMPT(uint32_t lease)
     uint32_t SQ_LEASE_SLOT(uint32_t lease)
     int sq_format(int fd, const sq_settings *settings, sq_fault *fault)
+    int sq_open(sq_ring *ring, int fd, bint writable)
     int sq_attach(sq_ring *ring, int fd)
     void sq_detach(sq_ring *ring)
     void sq_after_fork(sq_ring *ring)
@@ -76,6 +90,9 @@ cdef extern from "ring.h" nogil:
     void sq_stats_read(sq_ring *ring, sq_stats *stats)
     uint64_t sq_histogram_count(sq_ring *ring, uint32_t bucket)
     uint32_t sq_state(sq_ring *ring)
+    int sq_look_identity(int fd, sq_identity *identity, sq_fault *fault)
+    void sq_look(sq_ring *ring, sq_sight *sight)
+    bint sq_is_broken(sq_ring *ring)
     uint32_t sq_party_epoch(sq_ring *ring, uint32_t slot)
     uint32_t sq_party_pid(sq_ring *ring, uint32_t slot)
 

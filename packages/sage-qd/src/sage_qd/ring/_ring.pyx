@@ -150,6 +150,75 @@ def format_segment(
         raise setup_failure(status, &fault)
 
 
+def segment_mode(int fd) -> int:
+    """
+    The mode bits of the segment in an open file, which is neither mapped nor attached to.
+
+    Raises:
+        CorruptQueueError: It is no segment, or a damaged one.
+        IncompatibleQueueError: Another version made it.
+    """
+    cdef sq_identity identity
+    cdef sq_fault fault
+    cdef int status = sq_look_identity(fd, &identity, &fault)
+    if status:
+        raise setup_failure(status, &fault)
+    return identity.mode
+
+
+def look(int fd) -> dict:
+    """
+    Everything that can be seen of the segment in an open file, from a read-only mapping that is gone afterwards.
+
+    Takes no lock and no slot and stores nothing, so nobody notices; `sage_qd.ring.sight` gives it a shape.
+
+    Args:
+        fd: Open for reading; stays the caller's.
+
+    Raises:
+        CorruptQueueError: It is no segment, or a damaged one.
+        IncompatibleQueueError: Another version made it.
+    """
+    cdef sq_ring ring
+    cdef sq_sight sight
+    cdef int status
+    cdef uint32_t slot
+    with nogil:
+        status = sq_open(&ring, fd, False)
+    if status:
+        raise setup_failure(status, &ring.fault)
+    try:
+        with nogil:
+            sq_look(&ring, &sight)
+        seen = {
+            "figures": <dict>sight.stats,
+            "instance": (<bytes>ring.instance[:16]).hex(),
+            "created_ns": ring.created_ns,
+            "mode": sight.mode,
+            "codec": sight.codec,
+            "max_items": 0 if ring.max_items == SQ_ITEMS_MAX else ring.max_items,
+            "spill_threshold": ring.spill_threshold or sq_max_length(&ring) // 4,
+            "pid_namespace": sight.pid_namespace,
+            "this_boot": sight.this_boot,
+            "damaged_at": sight.poison - 1 if sight.poison else None,
+            "damage_found_by": sight.poisoned_by,
+            "resizes": sight.generation,
+            "producer_role": sight.producer_role,
+            "consumer_role": sight.consumer_role,
+            "leases_counted": sight.walked,
+            "participants": [
+                (slot, sight.pids[slot], sight.start_ticks[slot], sight.epochs[slot], sight.leases[slot])
+                for slot in range(<uint32_t>SQ_PARTICIPANTS) if sight.pids[slot]
+            ],
+        }
+        seen["figures"]["histogram"] = [sq_histogram_count(&ring, bucket) for bucket in range(SQ_HISTOGRAM_BUCKETS)]
+        if sq_is_broken(&ring):
+            raise errors.CorruptQueueError(field="file size", value="it shrank", wanted="a whole segment")
+    finally:
+        sq_unmap(&ring)
+    return seen
+
+
 def wait_any(list rings, timeout=None) -> list:
     """
     Wait until a get() on at least one of the rings has an answer; `sage_qd.ring.wait` is the public form.
@@ -1631,6 +1700,11 @@ cdef class Ring:
     def single_consumer(self) -> bool:
         """Whether only one handle may get."""
         return self.ring.mode & SQ_MODE_SINGLE_CONSUMER != 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was made to outlive its users: only unlink, and clean when it is told to, remove it."""
+        return self.ring.mode & SQ_MODE_KEPT != 0
 
     @property
     def checksum(self) -> bool:

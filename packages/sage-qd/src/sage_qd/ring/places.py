@@ -147,10 +147,10 @@ def nameless_file(folder: str) -> int:
     return descriptor
 
 
-def opened_file(where: str, shown: str) -> int:
+def opened_file(where: str, shown: str, *, access: int = os.O_RDWR) -> int:
     """Open what has the name, never following links, never waiting."""
     try:
-        return os.open(where, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(where, access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise QueueNotFoundError(name=shown) from error
     except OSError as error:

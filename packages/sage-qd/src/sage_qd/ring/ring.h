@@ -8,10 +8,11 @@
  *   ring_side.h     entering, leaving, recovering one side
  *   ring_put.h      producers      ring_take.h  consumers
  *   ring_party.h    slots, roles   ring_lease.h leases      ring_control.h  clear, shutdown, resize, figures
+ *   ring_look.h     looking in from outside, without taking part
  */
 #ifndef SAGE_RING_H
 #define SAGE_RING_H
 
-#include "ring_control.h"
+#include "ring_look.h"
 
 #endif

@@ -22,7 +22,8 @@
  * when a process dies. The difference of two positions is what is in the ring; it never exceeds 2^31 units (32 GiB).
  *
  * A change of anything here changes SQ_LAYOUT_VERSION, docs/reference/segment-layout.md (a test compares them), and adds
- * an image of the version that was to tests/data/.
+ * an image of the version that was to tests/data/. A new mode bit alone does not: a build that does not know it refuses
+ * the segment.
  */
 #ifndef SAGE_RING_LAYOUT_H
 #define SAGE_RING_LAYOUT_H
@@ -48,7 +49,8 @@
 #define SQ_MODE_SINGLE_PRODUCER 1u
 #define SQ_MODE_SINGLE_CONSUMER 2u
 #define SQ_MODE_CHECKSUM 4u
-#define SQ_MODE_ALL 7u
+#define SQ_MODE_KEPT 8u /* outlives all its users, until somebody removes it on purpose */
+#define SQ_MODE_ALL 15u
 
 /* control.state: bits are only ever added. */
 #define SQ_STATE_SHUTDOWN 1u

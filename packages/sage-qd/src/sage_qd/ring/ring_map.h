@@ -42,6 +42,7 @@ typedef struct sq_ring {
     uint64_t first_item;
     uint32_t codec;
     int fd;
+    int protection; /* of the mappings; without PROT_WRITE only ring_look.h may be used */
     dev_t device;
     ino_t inode;
     size_t header_bytes;
@@ -189,7 +190,7 @@ static inline sq_map *sq_map_region(sq_ring *ring, uint64_t word, int *status) {
 #endif
     sq_map *map = calloc(1, sizeof *map);
     uint8_t *room = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    int protection = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED;
+    int protection = ring->protection, flags = MAP_SHARED | MAP_FIXED;
     if (!map || room == MAP_FAILED ||
         mmap(room, bytes, protection, flags, ring->fd, (off_t)(offset * page)) == MAP_FAILED ||
         mmap(room + bytes, bytes, protection, flags, ring->fd, (off_t)(offset * page)) == MAP_FAILED ||
@@ -297,10 +298,12 @@ static inline void sq_unmap(sq_ring *ring) {
 /* In a forked child: another thread of the parent may have held this at that moment. */
 static inline void sq_after_fork(sq_ring *ring) { pthread_mutex_init(&ring->remapping, NULL); }
 
-/* Fills `ring` from the file. Takes `fd` over when it succeeds. */
-static inline int sq_attach(sq_ring *ring, int fd) {
+/* Fills `ring` from the file. Takes `fd` over when it succeeds. Without `writable` the mapping is for looking only, and
+ * nothing is asked of its user: neither this boot nor this PID namespace. */
+static inline int sq_open(sq_ring *ring, int fd, bool writable) {
     memset(ring, 0, sizeof *ring);
     ring->fd = fd;
+    ring->protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     ring->forks = sq_forks;
     sq_store32(&ring->yields[0], SQ_YIELDS);
     sq_store32(&ring->yields[1], SQ_YIELDS);
@@ -317,7 +320,7 @@ static inline int sq_attach(sq_ring *ring, int fd) {
     if (length != (ssize_t)sizeof identity) return sq_fail(fault, SQ_CORRUPT, "file size", 0, (uint64_t)length, sizeof identity);
     int status = sq_check_identity(ring, &identity, (uint64_t)st.st_size);
     if (status) return status;
-    if (identity.pid_namespace != sq_pid_namespace())
+    if (writable && identity.pid_namespace != sq_pid_namespace())
         return sq_fail(fault, SQ_NAMESPACE, "pid_namespace", offsetof(sq_identity, pid_namespace), identity.pid_namespace,
                        sq_pid_namespace());
     ring->header_bytes = identity.header_bytes;
@@ -329,13 +332,13 @@ static inline int sq_attach(sq_ring *ring, int fd) {
     ring->created_ns = identity.created_ns;
     memcpy(ring->instance, identity.instance, sizeof ring->instance);
     pthread_mutex_init(&ring->remapping, NULL);
-    void *header = mmap(NULL, ring->header_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *header = mmap(NULL, ring->header_bytes, ring->protection, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED) return sq_fail(fault, SQ_SYSTEM, "mmap", 0, ring->header_bytes, 0);
     ring->header = header;
     SQ_POINT(attach_mapped);
     if (!(ring->header_guard = sq_guard_add(header, ring->header_bytes, &ring->broken)))
         status = sq_fail(fault, SQ_SYSTEM, "malloc", 0, 0, 0);
-    if (!status) status = sq_adopt_after_boot(ring);
+    if (!status && writable) status = sq_adopt_after_boot(ring);
     if (!status) {
         sq_map *map = sq_map_region(ring, sq_load_acquire64(&ring->header->control.geometry), &status);
         if (map) {
@@ -351,5 +354,7 @@ static inline int sq_attach(sq_ring *ring, int fd) {
     if (status) sq_unmap(ring);
     return status;
 }
+
+static inline int sq_attach(sq_ring *ring, int fd) { return sq_open(ring, fd, true); }
 
 #endif

@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from sage_qd.errors import (
     CorruptQueueError,
     GeometryMismatchError,
+    IncompatibleQueueError,
     InsecureQueueError,
     NotShareableError,
     QueueExistsError,
     QueueNoSpaceError,
     QueueNotFoundError,
 )
-from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, wait_any
+from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, segment_mode, wait_any
 from sage_qd.ring.handles import remember
 from sage_qd.ring.places import (
     check_private,
@@ -43,7 +44,7 @@ from sage_qd.ring.spill import SpillFiles, free_bytes, is_unlocked, link_into_pl
 from sage_qd.ring.stats import RingStats
 from sage_qd.ring.succession import succession, successor_in
 
-MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM = 1, 2, 4
+MODE_SINGLE_PRODUCER, MODE_SINGLE_CONSUMER, MODE_CHECKSUM, MODE_KEPT = 1, 2, 4, 8
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -95,6 +96,8 @@ class SegmentInfo:
     path: str
     size_bytes: int
     in_use: bool
+    kept: bool = False
+    """Whether it was made to outlive its users."""
 
 
 class Segment:
@@ -116,7 +119,7 @@ class Segment:
         """Stop counting as attached; the last one removes a named segment. A file given with ``path=`` stays."""
         if self.path is None or self.lock_is_shared or not self._is_ours(descriptor):
             return
-        goes = self.name is not None and not self.stays
+        goes = self.name is not None and not self.stays and not is_kept(descriptor)
         if (goes or self.unlinked(descriptor)) and is_last(descriptor):
             if self.unlinked(descriptor):  # asked again now that nobody else can take the name away
                 remove_if_there(self._moved_path())
@@ -210,7 +213,7 @@ def create(
         name: In the folder of this user and ``namespace``; removed when the last handle of any process is closed or
             gone.
         namespace: Folder of the name; the same rules.
-        path: A file of its own, that outlives all processes until it is removed.
+        path: A file of its own, that outlives all processes until it is removed; `clean_segments` spares it too.
         anonymous: No name at all; it travels by inheritance (fork) or as a file descriptor. Cannot grow or spill.
         capacity_bytes: Size of the data region, 1 to 16 GiB; rounded up to a power of two, at least 4 096.
         max_items: Exact bound in items; 0 or less means bounded by bytes alone.
@@ -371,6 +374,16 @@ def is_last(descriptor: int) -> bool:
     return False
 
 
+def is_kept(descriptor: int) -> bool:
+    """Whether the segment was made to outlive its users; one that another version made may have been."""
+    try:
+        return bool(segment_mode(descriptor) & MODE_KEPT)
+    except IncompatibleQueueError:
+        return True
+    except CorruptQueueError:
+        return False
+
+
 def locked(descriptor: int, kind: int) -> bool:
     """Try to lock without waiting."""
     try:
@@ -389,39 +402,46 @@ def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
                 continue
             in_use = not is_unlocked(entry.path)
             try:
-                size = entry.stat(follow_symlinks=False).st_size
+                size, kept = entry.stat(follow_symlinks=False).st_size, _is_kept_file(entry.path)
             except FileNotFoundError:
                 continue  # its last user left while we looked
-            found.append(SegmentInfo(entry.name, folder.name, entry.path, size, in_use))
+            found.append(SegmentInfo(entry.name, folder.name, entry.path, size, in_use, kept))
     return found
 
 
-def clean_segments(namespace: str | None = None) -> list[str]:
+def clean_segments(namespace: str | None = None, *, kept: bool = False, dry_run: bool = False) -> list[str]:
     """
     Remove the segments that nobody is attached to, and spill files that nobody refers to; return their paths.
 
     Items in a segment whose users were all killed go with it: attach first if they matter.
+
+    Args:
+        namespace: Only look there; None looks everywhere.
+        kept: Also remove what was made to outlive its users, and has none now.
+        dry_run: Remove nothing; return what would be.
     """
     removed = []
     for info in list_segments(namespace):
         spills = SpillFiles(info.path)
         if not info.in_use:
-            removed += _removed_unless_used(info.path, spills)
+            removed += _removed_unless_used(info.path, spills, kept=kept, dry_run=dry_run)
         elif candidates := spills.unlocked():
             with suppress(QueueNotFoundError), attach(info.name, namespace=info.namespace) as ring:
                 if not ring.single_consumer:  # that one's records cannot be walked while it is at work
-                    removed += spills.remove_orphans(candidates, ring.spilled_ids())
+                    removed += spills.remove_orphans(candidates, ring.spilled_ids(), dry_run=dry_run)
     for folder in namespaces(namespace):
         names = {entry.name for entry in entries(folder)}
         for name in sorted(names):
             if "~" in name and name.partition("~")[0] not in names and is_unlocked(str(folder / name)):
-                remove_if_there(str(folder / name))
+                if not dry_run:
+                    remove_if_there(str(folder / name))
                 removed.append(str(folder / name))
-        drop_empty_folders(str(folder / "any"))
+        if not dry_run:
+            drop_empty_folders(str(folder / "any"))
     return removed
 
 
-def _removed_unless_used(path: str, spills: SpillFiles) -> list[str]:
+def _removed_unless_used(path: str, spills: SpillFiles, *, kept: bool, dry_run: bool) -> list[str]:
     """Remove a segment and its spill files, with the lock: whoever attaches at this moment waits, and looks again."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -430,10 +450,21 @@ def _removed_unless_used(path: str, spills: SpillFiles) -> list[str]:
     try:
         if not locked(descriptor, fcntl.LOCK_EX) or os.fstat(descriptor).st_nlink == 0:
             return []
+        if not kept and is_kept(descriptor):
+            return []
         removed = [path, *spills.listed()]
-        spills.remove_all()
-        remove_if_there(path)
+        if not dry_run:
+            spills.remove_all()
+            remove_if_there(path)
         return removed
+    finally:
+        os.close(descriptor)
+
+
+def _is_kept_file(path: str) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return is_kept(descriptor)
     finally:
         os.close(descriptor)
 
@@ -494,7 +525,7 @@ def _formatted(
                 capacity_bytes=settings.capacity_bytes,
                 max_items=settings.max_items,
                 spill_threshold=threshold,
-                mode=settings.mode,
+                mode=settings.mode | MODE_KEPT * (where is not None and name is None),
                 codec=settings.codec,
                 start_units=start[0],
                 start_items=start[1],

@@ -117,17 +117,18 @@ class SpillFiles:
         """Spill files whose writer is done, or dead; not what else lies beside the segment."""
         return [path for path in self.listed() if SPILL.fullmatch(path.removeprefix(self.prefix)) and is_unlocked(path)]
 
-    def remove_orphans(self, candidates: Sequence[str], referred: Sequence[int]) -> list[str]:
+    def remove_orphans(self, candidates: Sequence[str], referred: Sequence[int], *, dry_run: bool = False) -> list[str]:
         """
         Remove those of `candidates` that no record refers to.
 
         Args:
             candidates: From `unlocked`, asked *before* `referred` was read from the ring.
             referred: Numbers that records in the ring hold.
+            dry_run: Only return them.
         """
         wanted = {self.path(number) for number in referred}
         orphans = [path for path in candidates if path not in wanted]
-        for path in orphans:
+        for path in orphans if not dry_run else ():
             remove_if_there(path)
         return orphans
 
