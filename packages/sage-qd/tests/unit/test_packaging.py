@@ -64,11 +64,22 @@ def test_metadata_names_licence_python_and_text() -> None:
     assert "# sage-qd" in metadata.get_payload()
 
 
-def test_extras_are_ray_and_rpc() -> None:
-    assert set(distribution("sage-qd").metadata.get_all("Provides-Extra")) == {"ray", "rpc"}
+def test_extras_are_those_of_kinds_and_of_the_monitor() -> None:
+    extras = {"ray", "rpc", "top", "prometheus", "otel"}
+
+    assert set(distribution("sage-qd").metadata.get_all("Provides-Extra")) == extras
 
 
-@pytest.mark.parametrize(("extra", "library"), [("ray", "ray"), ("rpc", "pyzmq")])
+@pytest.mark.parametrize(
+    ("extra", "library"),
+    [
+        ("ray", "ray"),
+        ("rpc", "pyzmq"),
+        ("top", "textual"),
+        ("prometheus", "prometheus-client"),
+        ("otel", "opentelemetry-sdk"),
+    ],
+)
 def test_extra_installs_its_library(extra: str, library: str) -> None:
     assert any(line.startswith(library) and f'extra == "{extra}"' in line for line in requires("sage-qd") or [])
 
@@ -76,4 +87,4 @@ def test_extra_installs_its_library(extra: str, library: str) -> None:
 def test_heavy_libraries_come_with_extras_only() -> None:
     always = [line for line in requires("sage-qd") or [] if "extra ==" not in line]
 
-    assert [line.partition(">")[0] for line in always] == ["msgspec"]
+    assert [line.partition(">")[0] for line in always] == ["click", "msgspec", "rich", "rich-click"]
