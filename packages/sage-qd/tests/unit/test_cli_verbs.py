@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,23 +300,13 @@ def test_the_exporter_serves_until_it_is_interrupted(number: signal.Signals) -> 
     token, serving = process.stderr.readline(), process.stderr.readline()
     url = serving.split()[1].rstrip(";")
 
-    answer = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, urllib.request as r; print(r.build_opener(r.ProxyHandler({})).open("
-            "r.Request(sys.argv[1], headers={'Authorization': sys.argv[2]})).read().decode())",
-            url,
-            f"Bearer {token.split()[1]}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token.split()[1]}"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        text = answer.read().decode()
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
 
-    assert "# TYPE sage_qd_puts_total counter" in answer.stdout, answer.stderr
+    assert "# TYPE sage_qd_puts_total counter" in text
     assert (process.returncode, rest.strip()) == (130, "sage-qd: interrupted")
 
 
