@@ -8,6 +8,7 @@ import pytest
 
 import sage_qd
 import sage_qd.errors
+import sage_qd.monitor
 import sage_qd.ring
 from sage_qd.testing.reference import deviations_page, kinds_page
 
@@ -28,8 +29,9 @@ def test_names_page_has_each_public_name_once() -> None:
     """Exceptions have a page of their own."""
     queues = [f"sage_qd.{name}" for name in sage_qd.__all__ if name != "__version__"]
     ring = [f"sage_qd.ring.{name}" for name in sage_qd.ring.__all__]
+    monitor = [f"sage_qd.monitor.{name}" for name in sage_qd.monitor.__all__]
     errors = [f"sage_qd.{name}" for name in sage_qd.errors.__all__]
-    assert sorted(API) == sorted({*queues, *ring} - {*errors})
+    assert sorted(API) == sorted({*queues, *ring, *monitor} - {*errors})
 
 
 def test_errors_page_has_each_exception_once() -> None:
