@@ -9,7 +9,7 @@ import rich_click as click
 
 from sage_qd.cli.endings import EXIT_CODES, ExitCode
 from sage_qd.cli.output import as_json_option, duration, plain, print_json, quantity, table, terminal
-from sage_qd.errors import SageQueueError
+from sage_qd.errors import BackendUnavailableError, SageQueueError
 from sage_qd.monitor.measuring import Measured, calibration_path, measurable_kinds, measured, save_calibration
 
 __all__ = ["bench", "calibrate"]
@@ -98,6 +98,10 @@ def _measured(kinds: Sequence[str], seconds: float) -> tuple[dict[str, Measured]
     for kind in dict.fromkeys(kinds or measurable_kinds()):
         try:
             found[kind] = measured(kind, seconds=seconds, note=partial(_say, kind))
+        except BackendUnavailableError as error:
+            click.echo(f"sage-qd: {error}", err=True)
+            if kinds:  # asked for by name; otherwise what is not there is not wanted
+                failed[kind] = str(error)
         except SageQueueError as error:
             failed[kind] = str(error)
             click.echo(f"sage-qd: {kind} cannot be measured: {error}", err=True)
