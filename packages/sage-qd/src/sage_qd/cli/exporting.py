@@ -11,7 +11,6 @@ import rich_click as click
 from sage_qd.cli.endings import EXIT_CODES
 from sage_qd.cli.listing import namespace_option
 from sage_qd.monitor import QueueState, queue_states
-from sage_qd.monitor.prometheus import MetricsServer, metrics_text, new_token, token_from_file
 
 __all__ = ["export"]
 
@@ -83,6 +82,9 @@ def export(
 
     def states() -> list[QueueState]:
         return queue_states(namespace)
+
+    # The HTTP server of the standard library takes longer to load than most verbs to run.
+    from sage_qd.monitor.prometheus import MetricsServer, metrics_text, new_token, token_from_file
 
     if once:
         click.echo(metrics_text(states()).decode(), nl=False)
