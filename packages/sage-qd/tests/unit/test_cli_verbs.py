@@ -265,7 +265,9 @@ def test_wrong_usage_is_explained(run: Run, words: list[str]) -> None:
     assert "Usage:" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["ls", "inspect", "top", "waits", "doctor", "clean", "bench", "calibrate", "export"])
+@pytest.mark.parametrize(
+    "verb", ["ls", "inspect", "top", "waits", "explain", "doctor", "clean", "bench", "calibrate", "export"]
+)
 def test_help_teaches_with_examples(run: Run, verb: str) -> None:
     done = run(verb, "--help")
 

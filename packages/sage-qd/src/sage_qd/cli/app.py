@@ -9,6 +9,7 @@ import rich_click as click
 import sage_qd
 from sage_qd.cli.costs import bench, calibrate
 from sage_qd.cli.endings import EXIT_CODES, ExitCode, code_of
+from sage_qd.cli.explaining import explain
 from sage_qd.cli.exporting import export
 from sage_qd.cli.listing import inspect, ls, waits
 from sage_qd.cli.upkeep import clean, doctor
@@ -22,6 +23,7 @@ click.rich_click.WIDTH = None
 click.rich_click.COMMAND_GROUPS = {
     "sage-qd": [
         {"name": "See", "commands": ["ls", "inspect", "top", "waits"]},
+        {"name": "Choose", "commands": ["explain"]},
         {"name": "Keep in order", "commands": ["doctor", "clean"]},
         {"name": "Measure", "commands": ["bench", "calibrate", "export"]},
     ]
@@ -45,7 +47,7 @@ def app() -> None:
     """  # noqa: D301  (click wants this very character before a block that it must not wrap)
 
 
-for verb in (ls, inspect, top, waits, doctor, clean, bench, calibrate, export):
+for verb in (ls, inspect, top, waits, explain, doctor, clean, bench, calibrate, export):
     app.add_command(verb)
 
 

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any, Final
 
 from sage_qd.descriptors import BaseQueueDescriptor, known_queue_types
+from sage_qd.descriptors.costs import calibration_path
 from sage_qd.descriptors.registry import queue_kind
 from sage_qd.errors import SageQueueError, ShutDown
 
@@ -99,12 +100,6 @@ def measured(kind: str, *, seconds: float = 1.0, note: Callable[[str], None] = l
         if _passes_objects(kind)
         else _throughput(kind, bytes(LARGE_BYTES), seconds) * LARGE_BYTES,
     )
-
-
-def calibration_path() -> Path:
-    """Where the figures are kept: in the user's cache folder, as the XDG rules name it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache, "sage-qd", "calibration.json")
 
 
 def save_calibration(kinds: Mapping[str, Measured], path: Path) -> None:
