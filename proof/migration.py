@@ -26,8 +26,9 @@ from typing import Any
 
 import row
 
-from sage_qd import BaseQueueDescriptor, SageQueueDescriptor, ShutDown, migrate
+from sage_qd import BaseQueueDescriptor, SageQueueDescriptor, ShutDown, clean_shared_memory, migrate
 from sage_qd import ring as rings
+from sage_qd.descriptors.sage import DEFAULT_NAMESPACE
 
 PRODUCERS, CONSUMERS = 4, 3
 KINDS = ("sage_queue", "shm_queue")
@@ -108,8 +109,7 @@ class Storm:
         self.kinds = kinds
         self.random = random.Random(seed)
         self.context = multiprocessing.get_context("fork")
-        self.namespace = f"migration-{uuid.uuid4().hex[:12]}"
-        self.source = SageQueueDescriptor("jobs", namespace=self.namespace, maxsize=200)
+        self.source = SageQueueDescriptor(f"jobs-{uuid.uuid4().hex[:12]}", maxsize=200)
         self.text = self.source.to_json()
         self.lives: Counter[int] = Counter()
         self.kills: Counter[str] = Counter()
@@ -216,7 +216,9 @@ def main() -> int:
         found = storm.judge()
         moves = [line for line in lines_of(storm.folder / "moves") if line[0] == "done"]
     pauses = sorted(line[3] for line in moves)
-    rings.clean_segments(storm.namespace)
+    for path in (rings.directory() / DEFAULT_NAMESPACE).glob(f"{storm.source.queue_id}*"):
+        path.unlink()  # signposts, and what was killed while it left
+    clean_shared_memory()
     for text in wrong:
         print(text)
     value = (

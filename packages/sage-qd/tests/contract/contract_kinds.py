@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sage_qd
-from sage_qd import Capabilities, LocalQueueDescriptor, SageQueueDescriptor
+from sage_qd import Capabilities, LocalQueueDescriptor, SageQueueDescriptor, SharedMemoryQueueDescriptor
 from sage_qd import ring as rings
 
 NAMESPACE = f"standard-{uuid.uuid4().hex}"
@@ -78,5 +78,6 @@ def make_message_pack_descriptor(**settings: Any) -> SageQueueDescriptor:
 KINDS = (
     Kind("local_queue", LocalQueueDescriptor, "LocalQueue", start_methods=()),
     Kind("sage_queue", make_sage_descriptor, "SageQueue", surroundings=clean_namespace),
+    Kind("shm_queue", SharedMemoryQueueDescriptor, "SharedMemoryQueue"),
     Kind("sage_queue_message_pack", make_message_pack_descriptor, "SageQueue", surroundings=clean_namespace),
 )

@@ -52,6 +52,8 @@ class SageQueueDescriptor(BaseQueueDescriptor):
         same_object=False,
         bounded_by_bytes=True,
         uri_scheme="sage",
+        durable=True,
+        movable=True,
     )
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE, uri_name="max_items"),

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from sage_qd.errors import QueueClosedError, QueueMovedError, QueueNotFoundError
 
-__all__ = ["Succession", "follows"]
+__all__ = ["Follower", "Succession", "follows"]
 
 Q = TypeVar("Q", bound=type)
 
@@ -112,6 +112,36 @@ class Succession:
         """Let the successor stay too: who is led to the old queue goes on to it."""
         if self.target is not None:
             self.target.leave_behind()
+
+
+class Follower:
+    """What a kind that is written in Python needs to follow; its class is decorated with :func:`follows`, too."""
+
+    _succession: Succession | None = None
+
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        raise NotImplementedError("a kind says what it was sealed with")
+
+    def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
+        """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""
+        self._succession = None if open_successor is None else Succession(self, open_successor)
+
+    def _followed(self, verb: str) -> Any:
+        """The handle of the successor, for a verb that does something there too; None while there is none."""
+        if self._succession is None or (successor := self.successor()) is None:
+            return None
+        return self._succession.go_over(QueueMovedError(name=None, successor=successor), verb)
+
+    def _close_successor(self) -> None:
+        """Close the handle of the successor, before this one."""
+        if self._succession is not None:
+            self._succession.close()
+
+    def _leave_successor_behind(self) -> None:
+        """Let the successor stay when its last handle goes."""
+        if self._succession is not None:
+            self._succession.leave_behind()
 
 
 def follows(kind: Q) -> Q:

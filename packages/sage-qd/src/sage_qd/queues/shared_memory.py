@@ -25,6 +25,7 @@ from sage_qd.errors import (
     UntrustedPayloadError,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.shm_changes import Changes
 from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Part, Settings, State
 from sage_qd.queues.shm_lease import SharedMemoryLease
@@ -47,7 +48,8 @@ _NO_MORE: Final[list[Payload]] = [(RAW_TAG, b"")]
 """The next message is too large for the batch."""
 
 
-class SharedMemoryQueue(Queue[T]):
+@follows
+class SharedMemoryQueue(Follower, Queue[T]):
     """
     Queue of objects between processes, on any POSIX system.
 
@@ -278,7 +280,9 @@ class SharedMemoryQueue(Queue[T]):
 
     def clear(self) -> int:
         """Drop every message that nobody holds, and return how many."""
-        return self._changes.change(self._store.clear)
+        dropped = self._changes.change(self._store.clear)
+        target = self._followed("clear")
+        return dropped if target is None else dropped + int(target.clear())
 
     # -- Waiting without taking ---------------------------------------------------------------------------------------
 
@@ -354,6 +358,9 @@ class SharedMemoryQueue(Queue[T]):
 
     def shutdown(self, immediate: bool = False) -> int:
         """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        if (target := self._followed("shutdown")) is not None:
+            dropped: int = target.shutdown(immediate)
+            return dropped + (self._changes.change(self._store.clear) if immediate else 0)
         return self._changes.change(lambda state: self._store.shutdown(state, immediate))
 
     def seal(self, successor: str) -> int:
@@ -363,8 +370,23 @@ class SharedMemoryQueue(Queue[T]):
             raise ValueError(f"successor must take at most {SUCCESSOR_BYTES:,} bytes, not {len(text):,}")
         return self._changes.change(lambda state: self._store.seal(state, text))
 
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        return self._changes.change(self._store.successor)
+
+    def is_shared(self) -> bool:
+        """Whether anybody else has a handle of this queue."""
+        return self._segment.is_shared()
+
+    def leave_behind(self) -> None:
+        """Let the queue, and where it went, stay when this handle is closed as the last one."""
+        self._segment.stays = True
+        self._leave_successor_behind()
+
     def close(self) -> None:
         """Give up this handle; the last one of all processes removes the queue. Whoever looks next takes our leases."""
+        if not self.closed:
+            self._close_successor()
         self._segment.close()
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:

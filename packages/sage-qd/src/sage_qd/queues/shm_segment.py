@@ -27,7 +27,7 @@ from sage_qd.errors import (
 from sage_qd.queues import shm_wakes
 from sage_qd.queues.shm_handles import remember
 from sage_qd.queues.shm_layout import DATA_START, Memory, Settings
-from sage_qd.queues.shm_lock import Gate, is_last, lock_shared, locked
+from sage_qd.queues.shm_lock import Gate, holders, is_last, lock_shared, locked
 from sage_qd.queues.shm_places import (
     NEW_PREFIX,
     checked_folder,
@@ -88,6 +88,8 @@ class Segment:
         self.gate = Gate(lock_file, queue_id)
         self._holder_file = -1
         self._holder = 0
+        self.stays = False
+        """Whether the last one who leaves is to leave the files as they are."""
         self.on_fork: Callable[[], object] = lambda: None
         """Called in a forked child, which must not do again what its parent will."""
         remember(self)
@@ -96,6 +98,10 @@ class Segment:
     def closed(self) -> bool:
         """Whether it was closed."""
         return self.gate.closed
+
+    def is_shared(self) -> bool:
+        """Whether anybody else has the queue open."""
+        return holders(self._files.memory) != 1
 
     def close(self) -> None:
         """Leave; the last one of all processes removes the files. Leases of this handle end with its own lock."""
@@ -107,7 +113,7 @@ class Segment:
         self.memory.close()
         self._drop_holder()
         try:
-            if is_last(self._files.memory) and _has_name(self._files.memory, self.path):
+            if not self.stays and is_last(self._files.memory) and _has_name(self._files.memory, self.path):
                 _remove_all(self.path, instance)
         finally:
             os.close(self._files.memory)

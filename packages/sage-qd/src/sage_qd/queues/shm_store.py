@@ -519,9 +519,14 @@ class Store:
         for side in (MESSAGES, ROOM):
             self._wake(state, side, _MOST_WOKEN)
 
+    def successor(self, state: State) -> str | None:
+        """What the queue was sealed with."""
+        if not state.flags & SEALED:
+            return None
+        return self._memory.successor[: state.successor_bytes].decode(errors="replace")
+
     def _ended(self, state: State) -> ShutDown | QueueMovedError:
-        if state.flags & SEALED:
-            successor = self._memory.successor[: state.successor_bytes].decode(errors="replace")
+        if (successor := self.successor(state)) is not None:
             return QueueMovedError(name=self._name, successor=successor)
         if state.flags & AT_ONCE:
             return ShutDown("the queue was shut down at once")

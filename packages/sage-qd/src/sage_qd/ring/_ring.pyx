@@ -1244,7 +1244,7 @@ cdef class Ring:
                 return self.after_move(self.failure(status), "peek", ())
             PyErr_CheckSignals()
 
-    def lease(self, bint block=True, timeout=None) -> Lease:
+    def lease(self, bint block=True, timeout=None):
         """
         Take the oldest item on trial: it stays in the ring, hidden from others, until the lease is settled.
 
@@ -1300,7 +1300,7 @@ cdef class Ring:
                 raise
         return lease
 
-    def view(self, bint block=True, timeout=None) -> Lease:
+    def view(self, bint block=True, timeout=None):
         """As `lease`, but the ``value`` of an item put as bytes is a read-only memoryview of the ring, not a copy."""
         cdef Lease lease
         cdef uint64_t deadline_ns = deadline_of(block, timeout)
