@@ -48,6 +48,8 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
     """Names that the class had in documents written by other releases."""
     uri_scheme: ClassVar[str | None] = None
     """How the URI of this kind begins; None for kinds without one."""
+    uri_authority: ClassVar[tuple[str, ...]] = uri.NAMESPACE_ONLY
+    """Settings that stand before the queue id in its URI, with colons between them."""
 
     queue_id: str
     """The name: any text."""
@@ -346,7 +348,9 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         """
         if self.uri_scheme is None:
             raise NotShareableError(what=f"a queue of kind {self.queue_type!r}", instead="use to_json(), it has no URI")
-        return uri.written(self.uri_scheme, self.queue_id, self.metadata, self.settings, self.instance)
+        return uri.written(
+            self.uri_scheme, self.queue_id, self.metadata, self.settings, self.instance, self.uri_authority
+        )
 
     @classmethod
     def from_uri(cls, text: str) -> Self:
@@ -361,7 +365,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         kind = queue_kind(parts.scheme)
         if not issubclass(kind, cls) or kind.uri_scheme is None:
             raise DescriptorError(pointer="/queue_type", reason=f"{parts.scheme!r} is no {cls.__name__} with a URI")
-        made = kind._made(parts.queue_id, uri.settings_of(parts, kind.settings))
+        made = kind._made(parts.queue_id, uri.settings_of(parts, kind.settings, kind.uri_authority))
         made._freeze(instance=parts.instance)
         return made
 

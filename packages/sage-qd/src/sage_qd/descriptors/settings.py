@@ -1,12 +1,15 @@
 """One setting of a queue kind: its type, its limits, and how it is written."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final, cast
 
 __all__ = ["Setting", "arranged"]
 
-_WORDS: Final = {int: "an integer", bool: "true or false", str: "text"}
+_WORDS: Final = {int: "an integer", bool: "true or false", str: "text", float: "a number"}
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,18 +19,19 @@ class Setting:
 
     Attributes:
         name: Keyword, attribute and member of the metadata.
-        type: ``int``, ``bool`` or ``str``; exactly that, so ``True`` is no integer.
+        type: ``int``, ``bool``, ``str`` or ``float``; exactly that, so ``True`` is no integer. Where a ``float`` is
+            wanted, an integer is one, too.
         default: What it is when nothing is said.
         optional: Whether ``None`` is a value.
-        low: Smallest integer.
-        high: Largest integer.
+        low: Smallest number.
+        high: Largest number.
         check: Called with the value; raises ``ValueError`` when it does not like it.
         uri_name: Its word in a URI, where that is another one.
     """
 
     name: str
-    type: type[int] | type[bool] | type[str]
-    default: int | bool | str | None
+    type: type[int] | type[bool] | type[str] | type[float]
+    default: int | bool | str | float | None
     optional: bool = False
     low: int | None = None
     high: int | None = None
@@ -49,7 +53,9 @@ class Setting:
         """
         if value is None and self.optional:
             return None
-        if type(value) is not self.type:
+        if self.type is float and type(value) is int and abs(value) < 1 << 53:
+            value = float(value)
+        if type(value) is not self.type or (type(value) is float and not isfinite(value)):
             raise TypeError(f"{self.name} must be {_WORDS[self.type]}, not {_shown(value)}")
         if self.low is not None and cast(int, value) < self.low:
             raise ValueError(f"{self.name} must be at least {self.low:,}, not {_shown(value)}")
@@ -76,6 +82,8 @@ class Setting:
             return text == "true"
         if self.type is int and text.isascii() and text.isdigit() and len(text) <= 20:
             return self.checked(int(text))
+        if self.type is float and _NUMBER.fullmatch(text):
+            return self.checked(float(text))
         raise ValueError(f"{self.name} must be {_WORDS[self.type]}, not {_shown(text)}")
 
 

@@ -1,7 +1,8 @@
 """
 Descriptors as URIs: ``scheme://namespace/queue?setting=value#instance``.
 
-Kinds without a namespace have nothing between the second and third slash. Settings at their default are left out, the
+What stands between the second and third slash is said by the kind: most have a namespace or nothing there, others two
+settings with a colon between them, as in ``scheme://host:port/queue``. Settings at their default are left out, the
 others stand in the order of their names. Everything that is not a letter, digit or one of ``_.-~`` is percent-quoted.
 """
 
@@ -14,39 +15,47 @@ from sage_qd.descriptors.parsing import MAX_BYTES, MAX_MEMBERS, pointer_to
 from sage_qd.descriptors.settings import Setting
 from sage_qd.errors import DescriptorError
 
-__all__ = ["Parts", "parsed", "settings_of", "written"]
+__all__ = ["NAMESPACE_ONLY", "Parts", "parsed", "settings_of", "written"]
 
 _FORM: Final = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9_+.-]*)://(?P<namespace>[^/?#]*)/(?P<queue_id>[^/?#]+)"
+    r"(?P<scheme>[a-z][a-z0-9_+.-]*)://(?P<authority>[^/?#]*)/(?P<queue_id>[^/?#]+)"
     r"(?:\?(?P<settings>[^#]+))?(?:\#(?P<instance>[0-9a-f]{32}))?"
 )
 _QUOTED: Final = re.compile(r"(?:[A-Za-z0-9_.~-]|%[0-9A-F]{2})*")
 _NAMESPACE: Final = "namespace"
+NAMESPACE_ONLY: Final = (_NAMESPACE,)
+"""Settings before the queue id, unless a kind has others there."""
 
 
 class Parts(NamedTuple):
     """The parts of a URI, unquoted; whether they fit the kind is not known yet."""
 
     scheme: str
-    namespace: str
+    authority: tuple[str, ...]
     queue_id: str
     settings: dict[str, str]
     instance: str | None
 
 
 def written(
-    scheme: str, queue_id: str, values: Mapping[str, Any], settings: tuple[Setting, ...], instance: str | None
+    scheme: str,
+    queue_id: str,
+    values: Mapping[str, Any],
+    settings: tuple[Setting, ...],
+    instance: str | None,
+    authority: tuple[str, ...] = NAMESPACE_ONLY,
 ) -> str:
-    """Return the URI of a queue."""
-    namespace = next((values[each.name] for each in settings if each.name == _NAMESPACE), "")
+    """Return the URI of a queue; ``authority`` names the settings that stand before the queue id."""
+    known = {each.name: each for each in settings}
+    place = ":".join(quote(known[name].written(values[name]), safe="") for name in authority if name in known)
     pairs = sorted(
         f"{each.written_name}={quote(each.written(values[each.name]), safe='')}"
         for each in settings
-        if each.name != _NAMESPACE and values[each.name] != each.default
+        if each.name not in authority and values[each.name] != each.default
     )
     query = f"?{'&'.join(pairs)}" if pairs else ""
     fragment = f"#{instance}" if instance is not None else ""
-    return f"{scheme}://{quote(namespace, safe='')}/{quote(queue_id, safe='')}{query}{fragment}"
+    return f"{scheme}://{place}/{quote(queue_id, safe='')}{query}{fragment}"
 
 
 def parsed(text: str) -> Parts:
@@ -75,26 +84,38 @@ def parsed(text: str) -> Parts:
         settings[name] = _unquoted(value, "metadata", name)
     return Parts(
         scheme=found["scheme"],
-        namespace=_unquoted(found["namespace"], "metadata", _NAMESPACE),
+        authority=tuple(
+            _unquoted(part, "metadata", _NAMESPACE) for part in found["authority"].split(":") if found["authority"]
+        ),
         queue_id=_unquoted(found["queue_id"], "queue_id"),
         settings=settings,
         instance=found["instance"],
     )
 
 
-def settings_of(parts: Parts, settings: tuple[Setting, ...]) -> dict[str, Any]:
+def settings_of(
+    parts: Parts, settings: tuple[Setting, ...], authority: tuple[str, ...] = NAMESPACE_ONLY
+) -> dict[str, Any]:
     """
-    Return the settings of a kind that a URI has.
+    Return the settings of a kind that a URI has; ``authority`` names those that stand before the queue id.
 
     Raises:
         DescriptorError: One is unknown, of the wrong type or beyond its limits.
     """
     by_name = {each.written_name: each for each in settings}
     texts = dict(parts.settings)
-    if _NAMESPACE in texts or (parts.namespace and _NAMESPACE not in by_name):
-        raise DescriptorError(pointer="/metadata/namespace", reason="a namespace stands before the queue, if anywhere")
-    if parts.namespace:
-        texts[_NAMESPACE] = parts.namespace
+    places = [name for name in authority if name in by_name]
+    if misplaced := sorted({*authority} & texts.keys()):
+        raise DescriptorError(
+            pointer=pointer_to("metadata", misplaced[0]),
+            reason=f"a {misplaced[0]} stands before the queue, if anywhere",
+        )
+    if parts.authority and len(parts.authority) != len(places):
+        raise DescriptorError(
+            pointer=pointer_to("metadata", authority[0]),
+            reason=f"{parts.scheme!r} has {' and '.join(places) or 'nothing'} before the queue",
+        )
+    texts |= dict(zip(places, parts.authority, strict=False))
     values = {}
     for name, text in texts.items():
         if name not in by_name:
