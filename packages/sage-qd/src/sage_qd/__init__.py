@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         QueueCreationStrategy,
         QueueDescriptor,
         QueueDescriptorPool,
+        RPCQueueDescriptor,
         SageQueueDescriptor,
         Setting,
         SharedMemoryQueueDescriptor,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     )
     from sage_qd.queues import Capabilities, Delivery, Lease, Ordering, Queue, QueueFigures, QueueStats, Reach
     from sage_qd.queues.local import LocalQueue
+    from sage_qd.queues.rpc.keys import KeyPair, allow_hosts, generate_keys, read_allow_list, read_key_file
+    from sage_qd.queues.rpc.queue import RPCQueue
+    from sage_qd.queues.rpc.server import Limits, QueueServer, serve
     from sage_qd.queues.sage_ring import SageQueue
     from sage_qd.queues.selecting import wait
     from sage_qd.queues.shared_memory import SharedMemoryQueue
@@ -47,7 +51,9 @@ _PLACES = {
     "Capabilities": "sage_qd.queues",
     "Delivery": "sage_qd.queues",
     "Explanation": "sage_qd.descriptors",
+    "KeyPair": "sage_qd.queues.rpc.keys",
     "Lease": "sage_qd.queues",
+    "Limits": "sage_qd.queues.rpc.server",
     "LocalQueue": "sage_qd.queues.local",
     "LocalQueueDescriptor": "sage_qd.descriptors",
     "Migration": "sage_qd.descriptors",
@@ -58,7 +64,10 @@ _PLACES = {
     "QueueDescriptor": "sage_qd.descriptors",
     "QueueDescriptorPool": "sage_qd.descriptors",
     "QueueFigures": "sage_qd.queues",
+    "QueueServer": "sage_qd.queues.rpc.server",
     "QueueStats": "sage_qd.queues",
+    "RPCQueue": "sage_qd.queues.rpc.queue",
+    "RPCQueueDescriptor": "sage_qd.descriptors",
     "Reach": "sage_qd.queues",
     "SHMQueueDescriptor": "sage_qd.descriptors",
     "SageQueue": "sage_qd.queues.sage_ring",
@@ -73,6 +82,11 @@ _PLACES = {
     "register_queue_type": "sage_qd.descriptors",
     "resolve_descriptor": "sage_qd.descriptors",
     "wait": "sage_qd.queues.selecting",
+    "allow_hosts": "sage_qd.queues.rpc.keys",
+    "generate_keys": "sage_qd.queues.rpc.keys",
+    "read_allow_list": "sage_qd.queues.rpc.keys",
+    "read_key_file": "sage_qd.queues.rpc.keys",
+    "serve": "sage_qd.queues.rpc.server",
 }
 
 __all__ = [
@@ -81,7 +95,9 @@ __all__ = [
     "Capabilities",
     "Delivery",
     "Explanation",
+    "KeyPair",
     "Lease",
+    "Limits",
     "LocalQueue",
     "LocalQueueDescriptor",
     "Migration",
@@ -92,7 +108,10 @@ __all__ = [
     "QueueDescriptor",
     "QueueDescriptorPool",
     "QueueFigures",
+    "QueueServer",
     "QueueStats",
+    "RPCQueue",
+    "RPCQueueDescriptor",
     "Reach",
     "SHMQueueDescriptor",
     "SageQueue",
@@ -108,6 +127,11 @@ __all__ = [
     "register_queue_type",
     "resolve_descriptor",
     "wait",
+    "allow_hosts",
+    "generate_keys",
+    "read_allow_list",
+    "read_key_file",
+    "serve",
     *_error_names,
 ]
 

@@ -11,6 +11,7 @@ from sage_qd.descriptors.local import LocalQueueDescriptor, PythonQueueDescripto
 from sage_qd.descriptors.migration import Migration, migrate
 from sage_qd.descriptors.pool import QueueDescriptorPool
 from sage_qd.descriptors.registry import known_queue_types, register_queue_type
+from sage_qd.descriptors.rpc import RPCQueueDescriptor
 from sage_qd.descriptors.sage import SageQueueDescriptor
 from sage_qd.descriptors.settings import Setting
 from sage_qd.descriptors.shared_memory import SharedMemoryQueueDescriptor, SHMQueueDescriptor, ShmQueueDescriptor
@@ -29,6 +30,7 @@ __all__ = [
     "QueueCreationStrategy",
     "QueueDescriptor",
     "QueueDescriptorPool",
+    "RPCQueueDescriptor",
     "SHMQueueDescriptor",
     "SageQueueDescriptor",
     "Setting",

@@ -1,0 +1,559 @@
+"""
+The queue of a client: the words of :class:`~sage_qd.Queue`, spoken over a connection.
+
+How often a message arrives, by name:
+
+* ``put``: exactly once within one life of the server, however often the connection breaks. If the server died between
+  taking the message and saying so, :class:`~sage_qd.OutcomeUnknownError` says that nobody knows.
+* ``get`` with ``ack="lease"``: at least once. The server leases the message to this client, and it is acked when
+  ``get`` returns; a client that dies before gives it back. ``lease`` is the same with the ack in your hands.
+* ``get`` with ``ack="auto"``: at most once. The message is gone when the server sends it.
+"""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import inf
+from types import TracebackType
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
+
+from sage_qd.codecs import get_codec
+from sage_qd.errors import (
+    FencedError,
+    Full,
+    MessageTooLargeError,
+    NotShareableError,
+    OutcomeUnknownError,
+    PayloadError,
+    ProtocolError,
+    QueueClosedError,
+    QueueLostError,
+    QueueUnavailableError,
+    SageQueueError,
+    ShutDown,
+)
+from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.rpc import wire
+from sage_qd.queues.rpc.client import Address, Call, Connection, Handle, connection_to, release
+from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, remaining
+
+__all__ = ["Pipeline", "RPCLease", "RPCQueue"]
+
+T = TypeVar("T")
+
+_FRAME_ROOM: Final = 4096
+"""Bytes of a frame that are not the message."""
+_BATCH_ITEMS: Final = 1024
+_EACH_ITEM_BYTES: Final = 16
+"""What an item takes in a frame beside its bytes, at most."""
+
+
+class RPCQueue(Queue[T]):
+    """
+    Queue at a server, see :mod:`sage_qd.queues.rpc.queue`. Open one through its descriptor.
+
+    A call waits at the server, not here. While the server cannot be reached, calls wait for it as long as the
+    ``connection_timeout`` of the descriptor, whatever their own timeout. The asyncio face makes a round trip to the
+    server in the event loop for each step that does not wait. A forked child that uses an inherited queue opens a
+    connection of its own.
+
+    Args:
+        address: Where the server is.
+        queue_id: The name of the queue there.
+        codec: Name of the codec.
+        maxsize: The bound it must have; 0 for whatever it has.
+        auto_ack: Whether ``get`` takes for good, see above.
+        is_shared: Whether to share one connection with the other queues of this process at the server.
+        create: Whether the server may make the queue, if its owner lets it.
+        instance: The very queue that is meant, if that matters.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        reach=Reach.HOSTS,
+        delivery=Delivery.ONCE_OR_LEASED,
+        survives_crash=True,
+        lease=True,
+        views=False,
+        joins=False,
+        same_object=False,
+        bounded_by_bytes=False,
+        uri_scheme="rpc",
+        durable=True,
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        queue_id: str,
+        *,
+        codec: str = "msgpack",
+        maxsize: int = 0,
+        auto_ack: bool = False,
+        is_shared: bool = True,
+        create: bool = True,
+        instance: str | None = None,
+    ) -> None:
+        self._address = address
+        self._queue_id = queue_id
+        self._codec_name = codec
+        self._codec = get_codec(codec)
+        self._auto = auto_ack
+        self._is_shared = is_shared
+        self._wanted_instance = instance
+        self._closed = False
+        self._opening = threading.Lock()
+        self._pid = os.getpid()
+        self._open(create, maxsize)
+
+    def _open(self, create: bool, maxsize: int) -> None:
+        """Open the queue on a connection of this process."""
+        handle = Handle(self._queue_id, maxsize, self._codec_name)
+        connection = connection_to(self._address, is_shared=self._is_shared)
+        try:
+            found = connection.call(Call(None, lambda number, _: wire.OpenHandle(
+                number, self._queue_id, create, maxsize, self._codec_name, self._wanted_instance
+            )))  # fmt: skip
+            handle.remote, handle.instance = int(found["handle"]), found["instance"]
+            self._maxsize, self._largest = int(found["maxsize"]), found["largest_message"]
+            vars(self)["capabilities"] = replace(
+                type(self).capabilities,
+                movable=bool(found["movable"]),
+                bounded_by_bytes=bool(found["bounded_by_bytes"]),
+            )
+        except BaseException:
+            release(connection)
+            raise
+        connection.add_handle(handle)
+        self._connection, self._handle, self._pid = connection, handle, os.getpid()
+
+    def _here(self) -> Connection:
+        """The connection of this process: a forked child makes its own, to the very queue that was open."""
+        if self._closed:
+            raise QueueClosedError(name=self._queue_id)
+        if self._pid != os.getpid():
+            self._opening = threading.Lock()
+            self._wanted_instance = self._handle.instance
+            self._open(False, 0)
+        if self._handle.lost is not None:
+            raise self._handle.lost
+        return self._connection
+
+    def _call(self, make: Callable[[int, int], wire.Request], *, is_repeatable: bool = False, size: int = 0) -> Any:
+        connection = self._here()
+        try:
+            return connection.call(Call(self._handle, make, is_repeatable=is_repeatable, size=size))
+        except QueueClosedError:
+            if self._closed:
+                raise QueueClosedError(name=self._queue_id) from None
+            raise
+
+    def _ask(self, verb: str, argument: bool | str | None = None, *, is_repeatable: bool = True) -> Any:
+        return self._call(lambda number, handle: wire.Ask(number, handle, verb, argument), is_repeatable=is_repeatable)
+
+    # -- Write side ---------------------------------------------------------------------------------------------------
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Append one message; see :meth:`Queue.put`. One that the server may have is told by OutcomeUnknownError."""
+        deadline = deadline_of(block, timeout)
+        connection = self._here()
+        encoded = self._encoded(item, connection)
+        self._put_batch([encoded], wire.size_of(encoded), deadline)
+
+    def put_nowait(self, item: T) -> None:
+        """Append one message without waiting for room."""
+        self.put(item, False)
+
+    def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
+        """Append many messages, up to 1,024 in one round trip; see :meth:`Queue.put_many`."""
+        deadline = deadline_of(True, timeout)
+        connection = self._here()
+        done = 0
+        for batch, size in _batches(self._encoded(item, connection) for item in list(items)):
+            try:
+                put = self._put_batch(batch, size, deadline)
+            except (Full, ShutDown):
+                if done:
+                    return done
+                raise
+            done += put
+            if put < len(batch):
+                return done
+        return done
+
+    def _put_batch(self, batch: list[wire.Item], size: int, deadline: float) -> int:
+        return int(self._call(_put_request(batch, deadline), size=max(size, 1)))
+
+    def _encoded(self, item: T, connection: Connection) -> wire.Item:
+        """Return a message as it travels."""
+        if type(item) is bytes:
+            encoded: wire.Item = cast(bytes, item)
+            size = len(cast(bytes, item))
+        else:
+            tag, parts = self._codec.encode(item)
+            payload = b"".join(parts)
+            encoded, size = (tag, payload), len(payload)
+        limit = connection.largest_frame - _FRAME_ROOM
+        if self._largest is not None:
+            limit = min(limit, int(self._largest))
+        if size > limit:
+            raise MessageTooLargeError(size=size, limit=limit)
+        return encoded
+
+    @contextmanager
+    def pipeline(self, window: int = 4096) -> "Iterator[Pipeline[T]]":
+        """
+        Put without waiting for each answer: ``with queue.pipeline() as line: line.put(item)``.
+
+        Up to ``window`` messages are under way. Unlike ``put`` of the queue, that of the pipeline returns before its
+        message is in the queue; all are when the block has ended without an exception, or :meth:`Pipeline.flush` has.
+        They arrive in order.
+
+        Args:
+            window: Most messages under way, at least 1.
+        """
+        line = Pipeline(self, window)
+        yield line
+        line.flush()
+
+    # -- Read side ----------------------------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the oldest message; see :meth:`Queue.get`, and above for what a death costs."""
+        return self._taken(1, 0, deadline_of(block, timeout), 0)[0]
+
+    def get_nowait(self) -> T:
+        """Take the oldest message without waiting for one."""
+        return self.get(False)
+
+    def get_many(
+        self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0
+    ) -> list[T]:
+        """Take what is there, in one round trip; see :meth:`Queue.get_many`."""
+        check_batch(max_items, max_bytes)
+        collecting = remaining(deadline_of(True, linger))
+        seconds = 1e9 if collecting is None else collecting
+        return self._taken(max_items, max_bytes or 0, deadline_of(True, timeout), seconds)
+
+    def _taken(self, count: int, most_bytes: int, deadline: float, linger: float) -> list[T]:
+        answer, epoch = self._take(count, most_bytes, deadline, linger, auto=self._auto)
+        leases = [lease for lease, _, _ in answer if lease]
+        if leases:
+            self._connection.settle(self._handle, epoch, leases, [])
+        return self._decoded([item for _, _, item in answer])
+
+    def _take(
+        self, count: int, most_bytes: int, deadline: float, linger: float, *, auto: bool
+    ) -> tuple[list[tuple[int, int, Any]], int]:
+        """Return leases and items, and the epoch of the connection that the leases belong to."""
+
+        def request(number: int, handle: int) -> wire.Take:
+            return wire.Take(number, handle, count, most_bytes, _seconds(deadline), linger, auto)
+
+        answer = self._call(request, is_repeatable=not auto)
+        if not isinstance(answer, list) or not answer:
+            raise ProtocolError(peer=self._address.endpoint, reason="it answers a take without messages")
+        return cast("list[tuple[int, int, Any]]", answer), self._connection.epoch
+
+    def _decoded(self, items: list[Any]) -> list[T]:
+        """Decode what was taken; the first that cannot be is told of, with the others."""
+        messages: list[Any] = []
+        bad: tuple[int, bytes, Exception] | None = None
+        for item in items:
+            try:
+                messages.append(item if type(item) is bytes else self._codec.decode(item[0], item[1]))
+            except Exception as error:  # noqa: BLE001  (whatever the codec meets is chained to the PayloadError)
+                if bad is None:
+                    bad = (item[0], item[1], error)
+        if bad is not None:
+            raise PayloadError(tag=bad[0], payload=bad[1], items=messages) from bad[2]
+        return messages
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
+        """Take the oldest message on trial; see :meth:`Queue.lease`."""
+        answer, epoch = self._take(1, 0, deadline_of(block, timeout), 0, auto=False)
+        name, attempt, item = answer[0]
+        return RPCLease(self, name, epoch, attempt, item)
+
+    def peek(self) -> T:
+        """Look at the oldest message; see :meth:`Queue.peek`."""
+        return self._decoded([self._ask("peek")])[0]
+
+    def clear(self) -> int:
+        """Drop every message that nobody holds, and return how many."""
+        return int(self._ask("clear", is_repeatable=False))
+
+    # -- Waiting without taking ---------------------------------------------------------------------------------------
+
+    def wait_message(self, timeout: float | None = None) -> bool:
+        """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
+        return self._wait(False, deadline_of(True, timeout))
+
+    def wait_room(self, timeout: float | None = None) -> bool:
+        """Wait until a put has an answer; see :meth:`Queue.wait_room`."""
+        return self._wait(True, deadline_of(True, timeout))
+
+    def _wait(self, for_room: bool, deadline: float) -> bool:
+        return bool(
+            self._call(
+                lambda number, handle: wire.Wait(number, handle, for_room, _seconds(deadline)), is_repeatable=True
+            )
+        )
+
+    # -- Inspection ---------------------------------------------------------------------------------------------------
+
+    @property
+    def queue_id(self) -> str:
+        """The name of the queue at the server."""
+        return self._queue_id
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec."""
+        return self._codec_name
+
+    @property
+    def maxsize(self) -> int:
+        """Most messages the queue holds; 0 when only bytes or memory bound it."""
+        return self._maxsize
+
+    @property
+    def instance(self) -> str | None:
+        """32 hexadecimal digits that no other queue has, not even a later one of the same name."""
+        return self._handle.instance
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._closed
+
+    def qsize(self) -> int:
+        """Messages that could be taken now."""
+        return int(self._ask("qsize"))
+
+    def empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return bool(self._ask("empty"))
+
+    def full(self) -> bool:
+        """Whether a put would have to wait now."""
+        return bool(self._ask("full"))
+
+    def stats(self) -> QueueFigures:
+        """Counters since the queue was made, by all its users."""
+        return QueueFigures(**self._ask("stats"))
+
+    def connection_status(self) -> dict[str, Any]:
+        """Figures of the connection; see :meth:`RPCQueueDescriptor.get_connection_status`."""
+        return self._here().status()
+
+    # -- Ending -------------------------------------------------------------------------------------------------------
+
+    def shutdown(self, immediate: bool = False) -> int:
+        """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        return int(self._ask("shutdown", bool(immediate), is_repeatable=False))
+
+    def seal(self, successor: str) -> int:
+        """End this queue in favour of another one, where the queue at the server can; see :meth:`Queue.seal`."""
+        return int(self._ask("seal", successor, is_repeatable=False))
+
+    def close(self) -> None:
+        """Give up this handle; the server gives its leases back and ends its waiting calls. Closing twice is fine."""
+        with self._opening:
+            if self._closed:
+                return
+            self._closed = True
+        if self._pid != os.getpid():
+            return
+        connection, handle = self._connection, self._handle
+        try:
+            if connection.is_up and handle.remote is not None:
+                connection.call(Call(handle, wire.CloseHandle))
+        except (QueueUnavailableError, OutcomeUnknownError, QueueLostError, QueueClosedError):
+            return  # the server ends the handle with the session
+        finally:
+            connection.remove_handle(handle)
+            connection.end_calls_of(handle, QueueClosedError(name=self._queue_id))
+            release(connection)
+
+    def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
+        if self.descriptor is None or not _is_starting_a_process():
+            raise NotShareableError(
+                what="an open RPCQueue",
+                instead="send queue.descriptor and open it on the other side, "
+                "or hand the queue over as an argument of the process that you start",
+            )
+        return _open_elsewhere, (self.descriptor,)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<RPCQueue {self._queue_id!r} at {self._address.endpoint}, {self._codec_name}, {state}>"
+
+
+class RPCLease(Generic[T]):
+    """A message of an :class:`RPCQueue` on trial; see :class:`~sage_qd.queues.base.Lease`."""
+
+    def __init__(self, queue: RPCQueue[T], name: int, epoch: int, attempt: int, item: Any) -> None:
+        self._queue = queue
+        self._name = name
+        self._epoch = epoch
+        self._pid = os.getpid()
+        self.attempt = attempt
+        self.settled = False
+        self.value: T = queue._decoded([item])[0]
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held this message before."""
+        return self.attempt > 0
+
+    def ack(self) -> None:
+        """Take the message out for good; when this returns, the server has done it."""
+        self._settle(is_ack=True)
+
+    def nack(self) -> None:
+        """Give the message back; when this returns, the server has done it."""
+        self._settle(is_ack=False)
+
+    def _settle(self, *, is_ack: bool) -> None:
+        queue = self._queue
+        connection = queue._here()
+        if self.settled:
+            raise ValueError("the lease is settled already")
+        self.settled = True
+        if connection.epoch != self._epoch or self._pid != os.getpid():
+            raise FencedError(pid=self._pid, epoch=self._name)
+        names: tuple[list[int], list[int]] = ([self._name], []) if is_ack else ([], [self._name])
+        queue._call(lambda number, handle: wire.Settle(number, handle, *names))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.settled:
+            (self.ack if kind is None else self.nack)()
+
+    def __del__(self) -> None:
+        if not getattr(self, "settled", True) and self._pid == os.getpid() and not self._queue.closed:
+            self._queue._connection.settle_from_finalizer(self._queue._handle, self._epoch, self._name)
+
+    def __reduce__(self) -> Any:
+        raise NotShareableError(what="a lease", instead="send a copy of its value")
+
+
+class Pipeline(Generic[T]):
+    """
+    Puts under way; see :meth:`RPCQueue.pipeline`. For one thread.
+
+    Attributes:
+        acknowledged: Messages that the server has said to be in the queue: always the first ones.
+    """
+
+    def __init__(self, queue: RPCQueue[T], window: int) -> None:
+        if isinstance(window, bool) or not isinstance(window, int):
+            raise TypeError(f"window must be an integer, not {window!r}")
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        self.acknowledged = 0
+        self._queue = queue
+        self._connection = queue._here()
+        self._window = window
+        self._batch_items = min(max(window // 4, 1), _BATCH_ITEMS)
+        self._batch: list[wire.Item] = []
+        self._size = 0
+        self._under_way = 0
+        self._calls: deque[tuple[Call, int]] = deque()
+
+    def put(self, item: T) -> None:
+        """
+        Append a message to those under way, waiting when there are as many as may be.
+
+        Raises:
+            ShutDown: An earlier message met the shutdown; ``acknowledged`` says how many are in.
+            SageQueueError: Whatever else an earlier message met.
+        """
+        encoded: wire.Item = cast(bytes, item) if type(item) is bytes else self._queue._encoded(item, self._connection)
+        size = wire.size_of(encoded)
+        if size > wire.BATCH_BYTES:
+            self._queue._encoded(item, self._connection)
+        self._batch.append(encoded)
+        self._size += size
+        if len(self._batch) >= self._batch_items or self._size >= wire.BATCH_BYTES:
+            self._send()
+
+    def flush(self) -> None:
+        """Wait until every message is in the queue; raises as :meth:`put` does."""
+        self._send()
+        while self._calls:
+            self._await_first()
+
+    def _send(self) -> None:
+        if not self._batch:
+            return
+        while self._calls and self._under_way + len(self._batch) > self._window:
+            self._await_first()
+        self._queue._here()
+        call = Call(self._queue._handle, _put_request(self._batch, inf), size=max(self._size, 1))
+        self._calls.append((call, len(self._batch)))
+        self._under_way += len(self._batch)
+        self._batch, self._size = [], 0
+        self._connection.submit(call)
+
+    def _await_first(self) -> None:
+        call, count = self._calls.popleft()
+        try:
+            put = call.wait()
+        except SageQueueError:
+            self._calls.clear()
+            raise
+        except BaseException:
+            self._calls.appendleft((call, count))
+            raise
+        self._under_way -= count
+        self.acknowledged += put
+        if put < count:
+            self._calls.clear()
+            raise ShutDown(f"the queue was shut down after {self.acknowledged:,} messages")
+
+
+def _put_request(batch: list[wire.Item], deadline: float) -> Callable[[int, int], wire.Put]:
+    return lambda number, handle: wire.Put(number, handle, batch, _seconds(deadline))
+
+
+def _seconds(deadline: float) -> float | None:
+    """What is left until a deadline, as the wire has it."""
+    if deadline == TRY_ONCE:
+        return wire.TRY
+    left = remaining(deadline)
+    return left if left is None or left > 0 else wire.TRY
+
+
+def _batches(items: Iterable[wire.Item]) -> Sequence[tuple[list[wire.Item], int]]:
+    """Cut items into batches that fit a frame well. All are made before the first is used."""
+    batches: list[tuple[list[wire.Item], int]] = []
+    batch: list[wire.Item] = []
+    size = 0
+    for item in items:
+        item_size = wire.size_of(item) + _EACH_ITEM_BYTES
+        if batch and (len(batch) >= _BATCH_ITEMS or size + item_size > wire.BATCH_BYTES):
+            batches.append((batch, size))
+            batch, size = [], 0
+        batch.append(item)
+        size += item_size
+    return [*batches, (batch, size)] if batch else batches
+
+
+def _is_starting_a_process() -> bool:
+    """Whether the pickling under way is for a process that multiprocessing (or multiprocess) is starting."""
+    contexts = (sys.modules.get(name) for name in ("multiprocessing.context", "multiprocess.context"))
+    return any(context is not None and context.get_spawning_popen() is not None for context in contexts)
+
+
+def _open_elsewhere(descriptor: Descriptor) -> Any:
+    """What a started process does with a queue that was handed to it."""
+    return descriptor.open(create=False)

@@ -1,0 +1,425 @@
+"""
+What a server remembers of one client, across its connections.
+
+A session ends when its client begins another one, when its connection is gone and it does not come back within a grace,
+or when it is silent for too long. Its leases are given back then, and calls that wait for it are dropped. Nothing of a
+session outlives the server: a client that finds another server under the address is told so, and reports what it cannot
+know.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+from sage_qd.errors import Empty, FencedError, Full, ProtocolError, QueueClosedError, QueueUnavailableError, ShutDown
+from sage_qd.queues.base import Lease
+from sage_qd.queues.rpc.faults import fault_of
+from sage_qd.queues.rpc.hosting import Hosted
+from sage_qd.queues.rpc.wire import Answer, Done, Failed, Item, Put, Take, Wait, size_of
+
+__all__ = ["Limits", "Session", "Waiting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """
+    What one server allows.
+
+    Attributes:
+        largest_frame: Bytes of a frame, in either direction.
+        sessions: Clients at a time.
+        in_flight: Unanswered requests of one client.
+        client_bytes: Bytes that wait here for one client: items without room, answers that it has not confirmed.
+        handles: Open queues of one client.
+        dead_seconds: A client that is silent for so long is taken for dead.
+        grace_seconds: A client whose connection is gone may come back for so long.
+    """
+
+    largest_frame: int = 64 << 20
+    sessions: int = 1024
+    in_flight: int = 4096
+    client_bytes: int = 256 << 20
+    handles: int = 4096
+    dead_seconds: float = 15.0
+    grace_seconds: float = 2.0
+
+
+class Session:
+    """
+    One client.
+
+    Args:
+        client: The number it gave itself.
+        user: Its public key, "" without keys.
+        limits: What it may use.
+        talking: Sessions with something in their outbox; the session adds itself.
+    """
+
+    def __init__(self, client: bytes, user: str, limits: Limits, talking: "set[Session]") -> None:
+        self.client: Final = client
+        self.user: Final = user
+        self.limits: Final = limits
+        self.route: bytes | None = None
+        self.heard = self.told = monotonic()
+        self.gone_since: float | None = None
+        self.outbox: list[Answer] = []
+        self._talking = talking
+        self.handles: dict[int, Hosted] = {}
+        self.waiting: dict[int, Waiting] = {}
+        self.held_bytes = 0
+        self._leases: dict[int, tuple[int, Lease[Any]]] = {}
+        self._answers: dict[int, tuple[Answer, int]] = {}
+        self._done = 1
+        self._last_handle = 0
+        self._last_lease = 0
+
+    @property
+    def peer(self) -> str:
+        """How errors name this client."""
+        return f"client {self.user or self.client.hex()}"
+
+    # -- Answers ------------------------------------------------------------------------------------------------------
+
+    def confirm(self, done: int) -> None:
+        """All answers below this number have arrived: forget them."""
+        if done <= self._done:
+            return
+        self._done = done
+        for number in [number for number in self._answers if number < done]:
+            self.held_bytes -= self._answers.pop(number)[1]
+
+    def is_new(self, number: int) -> bool:
+        """Whether a request was never seen before. The answer to one that was is sent again, if there is one yet."""
+        if number == 0:
+            return True
+        if number < self._done or number in self.waiting:
+            return False
+        if (answered := self._answers.get(number)) is not None:
+            self._say(answered[0])
+            return False
+        if len(self._answers) + len(self.waiting) >= 2 * self.limits.in_flight:
+            raise ProtocolError(peer=self.peer, reason=f"it has more than {self.limits.in_flight:,} requests under way")
+        return True
+
+    def answer(self, number: int, value: Any, size: int = 0) -> None:
+        """Say that a request was carried out."""
+        self._remember(number, Done(number, value), size)
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Say how a request failed."""
+        self._remember(number, Failed(number, *fault_of(error)), 0)
+
+    def _remember(self, number: int, answer: Answer, size: int) -> None:
+        if number:
+            self._answers[number] = (answer, size)
+            self.held_bytes += size
+            self._say(answer)
+
+    def _say(self, answer: Answer) -> None:
+        self.outbox.append(answer)
+        self._talking.add(self)
+
+    def check_memory(self, size: int) -> None:
+        """
+        Refuse what would take too much memory.
+
+        Raises:
+            QueueUnavailableError: This client has its share.
+        """
+        if self.held_bytes + size > self.limits.client_bytes:
+            raise QueueUnavailableError(
+                endpoint=self.peer, reason=f"{self.limits.client_bytes:,} bytes wait for this client already"
+            )
+
+    # -- Handles and leases -------------------------------------------------------------------------------------------
+
+    def opened(self, hosted: Hosted) -> int:
+        """Return a new handle of a queue."""
+        if len(self.handles) >= self.limits.handles:
+            raise ProtocolError(peer=self.peer, reason=f"it has {self.limits.handles:,} queues open already")
+        self._last_handle += 1
+        self.handles[self._last_handle] = hosted
+        hosted.handles += 1
+        return self._last_handle
+
+    def hosted(self, handle: int) -> Hosted:
+        """
+        Return the queue of a handle.
+
+        Raises:
+            QueueClosedError: There is no such handle any more.
+        """
+        found = self.handles.get(handle)
+        if found is None:
+            raise QueueClosedError(name=None)
+        return found
+
+    def close_handle(self, handle: int) -> Hosted:
+        """End a handle: what waits on it is told, its leases are given back."""
+        hosted = self.hosted(handle)
+        for waiting in [each for each in self.waiting.values() if each.handle == handle]:
+            waiting.drop(QueueClosedError(name=hosted.name))
+        for lease in [each for each, (owner, _) in self._leases.items() if owner == handle]:
+            self._leases.pop(lease)[1].nack()
+        del self.handles[handle]
+        hosted.handles -= 1
+        return hosted
+
+    def leased(self, handle: int, lease: Lease[Any]) -> int:
+        """Keep a lease for the client and return its number."""
+        self._last_lease += 1
+        self._leases[self._last_lease] = (handle, lease)
+        return self._last_lease
+
+    def settle(self, number: int, handle: int, acked: list[int], returned: list[int]) -> None:
+        """Ack or give back leases, all of them; the first fault is the answer."""
+        first: BaseException | None = None
+        for names, is_ack in ((acked, True), (returned, False)):
+            for name in names:
+                owner, lease = self._leases.get(name, (0, None))
+                if lease is None or owner != handle:
+                    first = first or FencedError(pid=0, epoch=name)
+                    continue
+                del self._leases[name]
+                try:
+                    (lease.ack if is_ack else lease.nack)()
+                except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
+                    first = first or error
+        if first is None:
+            self.answer(number, None)
+        else:
+            self.fail(number, first)
+
+    def end(self) -> list[Hosted]:
+        """Give everything back; returns the queues that this client had open."""
+        return [self.close_handle(handle) for handle in list(self.handles)]
+
+
+class Waiting:
+    """A request that may have to wait for its answer."""
+
+    answered = False
+
+    def __init__(self, session: Session, hosted: Hosted, request: Put | Take | Wait) -> None:
+        self.session = session
+        self.hosted = hosted
+        self.number = request.number
+        self.handle = request.handle
+        seconds = request.seconds
+        if seconds is not None and seconds != seconds:
+            raise ValueError("the time to wait is not a number")
+        self.may_wait = seconds is None or seconds > 0
+        self.deadline = inf if seconds is None else monotonic() + seconds
+
+    def attempt(self) -> bool:
+        """Try, without waiting; True when there is an answer, which was given."""
+        try:
+            return self._attempt()
+        except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
+            self._fail(error)
+            return True
+
+    def _attempt(self) -> bool:
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """Answer for good: the time is up."""
+        raise NotImplementedError
+
+    def drop(self, error: BaseException) -> None:
+        """End without having done anything more."""
+        self._fail(error)
+
+    def park(self) -> None:
+        """Wait from now on."""
+        self.session.waiting[self.number] = self
+
+    def _answer(self, value: Any, size: int = 0) -> None:
+        self._settled()
+        self.session.answer(self.number, value, size)
+
+    def _fail(self, error: BaseException) -> None:
+        self._settled()
+        self.session.fail(self.number, error)
+
+    def _settled(self) -> None:
+        self.answered = True
+        if self.session.waiting.pop(self.number, None) is not None:
+            self.hosted.forget(self)
+
+
+class WaitingPut(Waiting):
+    """Items on their way in. They count against the memory of the client until they are."""
+
+    def __init__(self, session: Session, hosted: Hosted, request: Put) -> None:
+        super().__init__(session, hosted, request)
+        self._items = hosted.taken_in(request.items)
+        self._put = 0
+        self._size = sum(map(len, self._items))
+
+    def _attempt(self) -> bool:
+        items = self._items[self._put :] if self._put else self._items
+        try:
+            self._put += self.hosted.queue.put_many(items, 0)
+        except Full:
+            return False
+        except ShutDown:
+            if not self._put:
+                raise
+            self._answer(self._put)
+            return True
+        if self._put < len(self._items):
+            return False
+        self._answer(self._put)
+        return True
+
+    def park(self) -> None:
+        """Wait, as far as there is memory."""
+        super().park()
+        self.session.held_bytes += self._size
+
+    def expire(self) -> None:
+        """Say how many items are in."""
+        if self._put:
+            self._answer(self._put)
+        else:
+            self._fail(Full(f"queue {self.hosted.name!r} is full"))
+
+    def drop(self, error: BaseException) -> None:
+        """Some may be in already, and then that is the answer."""
+        if self._put:
+            self._answer(self._put)
+        else:
+            self._fail(error)
+
+    def _settled(self) -> None:
+        if self.number in self.session.waiting:
+            self.session.held_bytes -= self._size
+        super()._settled()
+
+
+class WaitingTake(Waiting):
+    """
+    Messages on their way out.
+
+    Taken for good in one step only when the client asked for that and does not collect; otherwise leased for it, so
+    that nothing is lost when it goes away meanwhile.
+    """
+
+    def __init__(self, session: Session, hosted: Hosted, request: Take, at: Callable[["Waiting"], None]) -> None:
+        super().__init__(session, hosted, request)
+        if request.count < 1 or request.most_bytes < 0 or request.linger != request.linger:
+            raise ValueError("max_items must be at least 1, max_bytes at least 0, and linger a number")
+        self._request = request
+        self._leases: list[tuple[Lease[Any], Item]] = []
+        self._size = 0
+        self._at = at
+
+    def _attempt(self) -> bool:
+        request = self._request
+        self.session.check_memory(0)
+        if request.auto and request.linger <= 0:
+            return self._take_for_good()
+        ended = False
+        try:
+            while not (ended := len(self._leases) >= request.count) and self._lease_one():
+                pass
+            ended = ended or self._is_enough()
+        except Empty:
+            if not self._leases:
+                return False
+            # What is leased here keeps the queue from being over, so it does not say that it was shut down.
+            ended = self._is_collecting and self.hosted.queue.stats().is_shutdown
+        except ShutDown:
+            if not self._leases:
+                raise
+            ended = True
+        if ended or request.linger <= 0 or monotonic() >= self.deadline:
+            self._give()
+            return True
+        if not self._is_collecting:
+            self._is_collecting = True
+            self.deadline = monotonic() + request.linger
+            self.may_wait = True
+            self._at(self)
+        return False
+
+    _is_collecting = False
+    _is_over = False
+
+    def _take_for_good(self) -> bool:
+        request = self._request
+        try:
+            taken = self.hosted.queue.get_many(request.count, request.most_bytes or None, 0)
+        except Empty:
+            return False
+        items = [self.hosted.given_out(message) for message in taken]
+        self._answer([(0, 0, item) for item in items], sum(map(size_of, items)))
+        return True
+
+    def _lease_one(self) -> bool:
+        """Lease one more; False when it would be too many bytes. A frame has a limit, too."""
+        queue, request = self.hosted.queue, self._request
+        most = min(request.most_bytes or inf, self.session.limits.largest_frame // 2)
+        if self._leases and (request.most_bytes or self._size > most // 2):
+            size = size_of(self.hosted.given_out(queue.peek()))
+            if self._size + size > most:
+                self._is_over = True
+                return False
+        lease = queue.lease(False)
+        item = self.hosted.given_out(lease.value)
+        if self._leases and self._size + size_of(item) > most:
+            lease.nack()
+            self._is_over = True
+            return False
+        self._leases.append((lease, item))
+        self._size += size_of(item)
+        return True
+
+    def _is_enough(self) -> bool:
+        return self._is_over or len(self._leases) >= self._request.count
+
+    def _give(self) -> None:
+        if self._request.auto:
+            for lease, _ in self._leases:
+                lease.ack()
+            answer = [(0, 0, item) for _, item in self._leases]
+        else:
+            answer = [(self.session.leased(self.handle, lease), lease.attempt, item) for lease, item in self._leases]
+        self._leases = []
+        self._answer(answer, self._size)
+
+    def expire(self) -> None:
+        """Give what there is."""
+        if self._leases:
+            self._give()
+        else:
+            self._fail(Empty(f"queue {self.hosted.name!r} holds no message"))
+
+    def drop(self, error: BaseException) -> None:
+        """Give back what was collected."""
+        for lease, _ in self._leases:
+            lease.nack()
+        self._leases = []
+        self._fail(error)
+
+
+class WaitingLook(Waiting):
+    """Somebody who wants to know when there is something."""
+
+    def __init__(self, session: Session, hosted: Hosted, request: Wait) -> None:
+        super().__init__(session, hosted, request)
+        self._for_room = request.for_room
+
+    def _attempt(self) -> bool:
+        queue = self.hosted.queue
+        if not (queue.wait_room(0) if self._for_room else queue.wait_message(0)):
+            return False
+        self._answer(True)
+        return True
+
+    def expire(self) -> None:
+        """Say that there was nothing."""
+        self._answer(False)
