@@ -66,6 +66,7 @@ class Doorbell:
         self._heard, self._rung = socket.socketpair()
         self._heard.setblocking(False)
         self._rung.setblocking(False)
+        self.is_heard = False
 
     def fileno(self) -> int:
         """What to poll."""
@@ -80,11 +81,9 @@ class Doorbell:
 
     def clear(self) -> None:
         """Take what was rung."""
-        try:
-            while self._heard.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+        if self.is_heard:
+            self.is_heard = False
+            self._heard.recv(4096)
 
     def close(self) -> None:
         """Give up both ends."""
@@ -131,11 +130,13 @@ class ClientSocket:
         self._context = zmq.Context()
         self._socket: Any = None
         self._monitor: Any = None
+        self._has_events = self._waits_for_room = False
         self._poller = zmq.Poller()
 
     def connect(self) -> None:
         """Start an attempt; the one before, and what it had not sent, is forgotten."""
         self.disconnect()
+        self._has_events = self._waits_for_room = False
         self._socket = self._context.socket(zmq.DEALER)
         _limit(self._socket, self._largest_frame)
         self._socket.reconnect_ivl = -1
@@ -163,13 +164,16 @@ class ClientSocket:
 
     def poll(self, seconds: float, *, for_room: bool) -> None:
         """Wait until there is something to do, or room to send."""
-        if self._socket is not None:
+        if for_room != self._waits_for_room and self._socket is not None:
+            self._waits_for_room = for_room
             self._poller.modify(self._socket, zmq.POLLIN | zmq.POLLOUT if for_room else zmq.POLLIN)
-        self._poller.poll(max(int(seconds * 1000), 0))
+        ready = [each for each, _ in self._poller.poll(max(int(seconds * 1000), 0))]
+        self._has_events = self._monitor in ready
+        self._bell.is_heard = self._bell.fileno() in ready
 
     def events(self) -> Iterable[str]:
         """What happened to the connection: ``connected``, ``up``, ``down``, ``refused`` or ``mismatch``."""
-        while self._monitor is not None and self._monitor.poll(0):
+        while self._has_events and self._monitor is not None and self._monitor.poll(0):
             event = zmq.Event(parse_monitor_message(self._monitor.recv_multipart())["event"])
             yield _EVENTS[event]
 
@@ -249,12 +253,14 @@ class ServerSocket:
 
     def watch(self, bell: Doorbell) -> None:
         """Let the bell end :meth:`poll`, too."""
+        self._bell = bell
         self._poller.register(bell.fileno(), zmq.POLLIN)
 
     def poll(self, seconds: float) -> None:
         """Wait until there is something to do, and answer the library's questions about clients."""
-        self._poller.poll(max(int(seconds * 1000), 0))
-        while self._zap.poll(0):
+        ready = [each for each, _ in self._poller.poll(max(int(seconds * 1000), 0))]
+        self._bell.is_heard = self._bell.fileno() in ready
+        if self._zap in ready:
             self._answer(self._zap.recv_multipart())
 
     def _answer(self, question: list[bytes]) -> None:
