@@ -17,7 +17,7 @@ from dataclasses import fields
 from typing import Any, Final, Protocol
 
 from sage_qd.codecs import codec_name
-from sage_qd.errors import ProtocolError, UntrustedPayloadError
+from sage_qd.errors import ProtocolError, QueueNotFoundError, UntrustedPayloadError
 from sage_qd.queues.base import Queue, QueueFigures
 from sage_qd.queues.rpc.wire import Item
 
@@ -108,11 +108,9 @@ class Hosted:
         self.handles = 0
         self.takers: deque[Parked] = deque()
         self.putters: deque[Parked] = deque()
-        self._descriptor = descriptor
         self._allow_pickle = allow_pickle
         self._wake = wake
-        descriptor.open()
-        self.queue: Queue[Any] = descriptor.attach()
+        self.queue: Queue[Any] = _own_handle(descriptor)
         self._ring = getattr(self.queue, "ring", None)
         self._holds_objects = self.queue.capabilities.same_object
         if self._ring is not None:
@@ -258,7 +256,17 @@ class Hosted:
         for watch in self._watches.values():
             watch.end()
         self.queue.close()
-        self._descriptor.close()
+
+
+def _own_handle(descriptor: HostedDescriptor) -> Queue[Any]:
+    """Open a handle of our own, making the queue if need be; what its owner has open stays as it is."""
+    try:
+        queue: Queue[Any] = descriptor.attach()
+    except QueueNotFoundError:
+        descriptor.open()
+        queue = descriptor.attach()
+        descriptor.close()
+    return queue
 
 
 class _Watch:
