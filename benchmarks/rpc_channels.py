@@ -4,8 +4,8 @@ Queues between two processes over a loopback socket, item by item: ours, a bare 
 Every measurement runs a producer, a consumer and what lies between them as processes of their own, counts what arrives,
 and gives messages a second from the first put to the last get. ``python benchmarks/rpc_channels.py`` prints a table.
 
-* ``ours, pipelined``: ``line.put(item)`` of a pipeline, every message acknowledged by the server; the consumer takes with
-  ``get_many``. Encrypted and authenticated with CURVE unless it says otherwise.
+* ``ours, pipelined``: ``line.put(item)`` of a pipeline, every message acknowledged by the server; the consumer takes
+  with ``get_many``. Encrypted and authenticated with CURVE unless it says otherwise.
 * ``bare socket``: PUSH and PULL of the same socket library, no server between, nothing acknowledged.
 * ``manager``: ``multiprocessing.managers`` serving a ``queue.Queue``, put and get item by item.
 """

@@ -35,6 +35,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "migration.py": ("R33",),
     "crowd.py": ("R28", "R29"),
     "soak.py": ("R30",),
+    "rpc.py": ("R10", "R26", "R27"),
 }
 """Which script writes which rows. The other numbers of the ledger belong to parts that do not exist yet."""
 

@@ -42,6 +42,8 @@ _DEAD_SECONDS: Final = 15.0
 _ATTEMPT_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+_COMPANY_SECONDS: Final = 0.002
+"""An ack waits so long at most for a request to go with: taking one by one then costs one frame each, not two."""
 _HANDSHAKES_THAT_MAY_FAIL: Final = 3
 _ENTRIES_OF_A_FRAME: Final = 1024
 
@@ -199,6 +201,7 @@ class Connection:
         self._failures = 0
         self._heard = self._told = self._lost_at = monotonic()
         self._attempt_at = 0.0
+        self._acks_awaited_until = 0.0
         self._pause = _FIRST_PAUSE_SECONDS
         self._state = "down"
         self._has_connected = False
@@ -243,7 +246,9 @@ class Connection:
         with self._mutex:
             if epoch == self.epoch and handle.remote is not None:
                 self._others.append(wire.Settle(0, handle.remote, acked, returned))
-        self._ring()
+            is_awaited = self._acks_awaited_until > monotonic()
+        if not is_awaited:
+            self._ring()
 
     def settle_from_finalizer(self, handle: Handle, epoch: int, lease: int) -> None:
         """Give back a lease that was dropped. A finalizer may run in any place, so no lock is taken here."""
@@ -336,6 +341,9 @@ class Connection:
             self._socket.connect()
         elif self._state in ("connecting", "greeting") and now >= self._attempt_at:
             self._lose("it does not answer")
+        if self._acks_awaited_until and now >= self._acks_awaited_until:
+            with self._mutex:  # who settles after this rings; what was settled before is sent below
+                self._acks_awaited_until = 0.0
         if self._state == "up":
             if now - self._heard > _DEAD_SECONDS:
                 self._lose(f"it was silent for {_DEAD_SECONDS:.0f} s")
@@ -345,6 +353,8 @@ class Connection:
             self._expire(now)
 
     def _seconds_to_wait(self) -> float:
+        if self._acks_awaited_until:
+            return max(self._acks_awaited_until - monotonic() + 0.001, 0)
         return _TICK_SECONDS if self._state == "up" else min(max(self._attempt_at - monotonic() + 0.001, 0), 0.05)
 
     # -- Being connected ----------------------------------------------------------------------------------------------
@@ -497,6 +507,8 @@ class Connection:
                 self._flying -= 1
                 self._flying_bytes -= call.size
             call.value = value
+            if type(value) is list and not call.was_given_up:
+                self._acks_awaited_until = monotonic() + _COMPANY_SECONDS
             if call.was_given_up:
                 self._give_back(call)
         call.end(value, error)

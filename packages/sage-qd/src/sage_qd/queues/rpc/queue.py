@@ -45,8 +45,6 @@ __all__ = ["Pipeline", "RPCLease", "RPCQueue"]
 
 T = TypeVar("T")
 
-_FRAME_ROOM: Final = 4096
-"""Bytes of a frame that are not the message."""
 _BATCH_ITEMS: Final = 1024
 _EACH_ITEM_BYTES: Final = 16
 """What an item takes in a frame beside its bytes, at most."""
@@ -196,7 +194,7 @@ class RPCQueue(Queue[T]):
             tag, parts = self._codec.encode(item)
             payload = b"".join(parts)
             encoded, size = (tag, payload), len(payload)
-        limit = connection.largest_frame - _FRAME_ROOM
+        limit = connection.largest_frame - wire.FRAME_ROOM
         if self._largest is not None:
             limit = min(limit, int(self._largest))
         if size > limit:

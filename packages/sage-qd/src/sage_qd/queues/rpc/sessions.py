@@ -13,11 +13,20 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from sage_qd.errors import Empty, FencedError, Full, ProtocolError, QueueClosedError, QueueUnavailableError, ShutDown
+from sage_qd.errors import (
+    Empty,
+    FencedError,
+    Full,
+    MessageTooLargeError,
+    ProtocolError,
+    QueueClosedError,
+    QueueUnavailableError,
+    ShutDown,
+)
 from sage_qd.queues.base import Lease
 from sage_qd.queues.rpc.faults import fault_of
 from sage_qd.queues.rpc.hosting import Hosted
-from sage_qd.queues.rpc.wire import Answer, Done, Failed, Item, Put, Take, Wait, size_of
+from sage_qd.queues.rpc.wire import BATCH_BYTES, FRAME_ROOM, Answer, Done, Failed, Item, Put, Take, Wait, size_of
 
 __all__ = ["Limits", "Session", "Waiting"]
 
@@ -324,9 +333,8 @@ class WaitingTake(Waiting):
             return self._take_for_good()
         ended = False
         try:
-            while not (ended := len(self._leases) >= request.count) and self._lease_one():
-                pass
-            ended = ended or self._is_enough()
+            self._lease_some()
+            ended = True
         except Empty:
             if not self._leases:
                 return False
@@ -347,39 +355,51 @@ class WaitingTake(Waiting):
         return False
 
     _is_collecting = False
-    _is_over = False
 
     def _take_for_good(self) -> bool:
-        request = self._request
+        request, queue = self._request, self.hosted.queue
+        largest = self.hosted.largest_message
         try:
-            taken = self.hosted.queue.get_many(request.count, request.most_bytes or None, 0)
+            if largest is None or largest > self._frame_bytes:
+                # Found out before it is taken; what somebody else makes the oldest meanwhile is at most once, too.
+                self._check_fits(size_of(self.hosted.given_out(queue.peek())))
+            taken = queue.get_many(request.count, min(request.most_bytes or BATCH_BYTES, BATCH_BYTES), 0)
         except Empty:
             return False
         items = [self.hosted.given_out(message) for message in taken]
         self._answer([(0, 0, item) for item in items], sum(map(size_of, items)))
         return True
 
-    def _lease_one(self) -> bool:
-        """Lease one more; False when it would be too many bytes. A frame has a limit, too."""
-        queue, request = self.hosted.queue, self._request
-        most = min(request.most_bytes or inf, self.session.limits.largest_frame // 2)
-        if self._leases and (request.most_bytes or self._size > most // 2):
-            size = size_of(self.hosted.given_out(queue.peek()))
-            if self._size + size > most:
-                self._is_over = True
-                return False
-        lease = queue.lease(False)
-        item = self.hosted.given_out(lease.value)
-        if self._leases and self._size + size_of(item) > most:
-            lease.nack()
-            self._is_over = True
-            return False
-        self._leases.append((lease, item))
-        self._size += size_of(item)
-        return True
+    def _lease_some(self) -> None:
+        """Lease until there are enough; raises ``Empty`` before that."""
+        queue, given_out, leases, count = self.hosted.queue, self.hosted.given_out, self._leases, self._request.count
+        most = min(self._request.most_bytes or inf, self._frame_bytes)
+        while len(leases) < count and self._size < BATCH_BYTES:
+            if self._request.most_bytes and leases and self._size + size_of(given_out(queue.peek())) > most:
+                return
+            lease = queue.lease(False)
+            item = given_out(lease.value)
+            size = size_of(item)
+            if self._size + size > most and (leases or size > self._frame_bytes):
+                lease.nack()
+                self._check_fits(size)
+                return
+            leases.append((lease, item))
+            self._size += size
 
-    def _is_enough(self) -> bool:
-        return self._is_over or len(self._leases) >= self._request.count
+    @property
+    def _frame_bytes(self) -> int:
+        return self.session.limits.largest_frame - FRAME_ROOM
+
+    def _check_fits(self, size: int) -> None:
+        """
+        Refuse to take what cannot be sent; it stays in the queue, where processes of the host can take it.
+
+        Raises:
+            MessageTooLargeError: It is beyond the limit of a frame.
+        """
+        if size > self._frame_bytes and not self._leases:
+            raise MessageTooLargeError(size=size, limit=self._frame_bytes)
 
     def _give(self) -> None:
         if self._request.auto:

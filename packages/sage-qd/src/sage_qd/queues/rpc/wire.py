@@ -18,7 +18,7 @@ from sage_qd.errors import FrameTooLargeError, ProtocolError
 
 __all__ = [
     "BATCH_BYTES",
-    "FOR_EVER",
+    "FRAME_ROOM",
     "LARGEST_FRAME",
     "TRY",
     "VERSION",
@@ -55,8 +55,8 @@ BATCH_BYTES: Final = 1 << 20
 """A frame with several entries is closed when it has so many bytes."""
 TRY: Final = -1.0
 """Seconds of a call that does not wait."""
-FOR_EVER: Final = None
-"""Seconds of a call that waits without end."""
+FRAME_ROOM: Final = 4096
+"""Bytes of a frame that are not the message."""
 
 Item: TypeAlias = bytes | tuple[int, bytes]
 """A message of ``bytes``, or tag and bytes of what a codec made of a message."""
