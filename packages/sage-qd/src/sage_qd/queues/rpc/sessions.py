@@ -176,24 +176,33 @@ class Session:
         hosted.handles -= 1
         return hosted
 
-    def leased(self, handle: int, lease: Lease[Any]) -> int:
-        """Keep a lease for the client and return its number."""
-        self._last_lease += 1
-        self._leases[self._last_lease] = (handle, lease)
-        return self._last_lease
+    def leased(self, handle: int, held: list[tuple[Lease[Any], Item]]) -> list[tuple[int, int, Item]]:
+        """Keep leases for the client; returns number, attempt and item of each."""
+        answer = []
+        number = self._last_lease
+        for lease, item in held:
+            number += 1
+            self._leases[number] = (handle, lease)
+            answer.append((number, lease.attempt, item))
+        self._last_lease = number
+        return answer
 
     def settle(self, number: int, handle: int, acked: list[int], returned: list[int]) -> None:
         """Ack or give back leases, all of them; the first fault is the answer."""
         first: BaseException | None = None
+        leases = self._leases
         for names, is_ack in ((acked, True), (returned, False)):
             for name in names:
-                owner, lease = self._leases.get(name, (0, None))
-                if lease is None or owner != handle:
+                held = leases.get(name)
+                if held is None or held[0] != handle:
                     first = first or FencedError(pid=0, epoch=name)
                     continue
-                del self._leases[name]
+                del leases[name]
                 try:
-                    (lease.ack if is_ack else lease.nack)()
+                    if is_ack:
+                        held[1].ack()
+                    else:
+                        held[1].nack()
                 except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
                     first = first or error
         if first is None:
@@ -407,7 +416,7 @@ class WaitingTake(Waiting):
                 lease.ack()
             answer = [(0, 0, item) for _, item in self._leases]
         else:
-            answer = [(self.session.leased(self.handle, lease), lease.attempt, item) for lease, item in self._leases]
+            answer = self.session.leased(self.handle, self._leases)
         self._leases = []
         self._answer(answer, self._size)
 
