@@ -5,7 +5,8 @@ Every measurement runs a producer, a consumer and what lies between them as proc
 and gives messages a second from the first put to the last get. ``python benchmarks/rpc_channels.py`` prints a table.
 
 * ``ours, pipelined``: ``line.put(item)`` of a pipeline, every message acknowledged by the server; the consumer takes
-  with ``get_many``. Encrypted and authenticated with CURVE unless it says otherwise.
+  item by item from ``stream()``, leased and acked, or with ``get_many`` where it says ``auto``. Encrypted and
+  authenticated with CURVE unless it says otherwise.
 * ``bare socket``: PUSH and PULL of the same socket library, no server between, nothing acknowledged.
 * ``manager``: ``multiprocessing.managers`` serving a ``queue.Queue``, put and get item by item.
 """
@@ -56,6 +57,13 @@ def consume_ours(descriptor: Any, count: int, start: Any, result: Any, mode: str
         start.wait()
         begun = time.perf_counter()
         taken = 0
+        if mode == "pipelined" and channel.descriptor.ack == "lease":
+            stream = channel.stream()
+            for _ in stream:
+                taken += 1
+                if taken == count:
+                    break
+            stream.close()
         while taken < count:
             taken += len(channel.get_many(1024)) if mode == "pipelined" else bool(channel.get())
         result.send((taken, time.perf_counter() - begun))

@@ -560,6 +560,23 @@ def test_a_pipeline_keeps_order_and_tells_what_is_in(server: QueueServer) -> Non
     queue.close()
 
 
+def test_a_stream_hands_out_in_order_and_gives_back_the_rest(server: QueueServer) -> None:
+    queue = RPCQueueDescriptor("stream", port=server.port, enable_pooling=False).open()
+    queue.put_many(range(1000))
+    stream = queue.stream(window=64)
+    assert [next(stream) for _ in range(50)] == list(range(50))
+    stream.close()
+    wait_for(lambda: queue.qsize() == 950, "what was on its way came back")
+    assert queue.get() == 50
+
+    queue.shutdown()
+
+    assert list(queue.stream()) == list(range(51, 1000))
+    with pytest.raises(ValueError, match="window"):
+        queue.stream(window=1)
+    queue.close()
+
+
 def test_stop_gives_back_what_clients_hold(server: QueueServer) -> None:
     ring = SageQueueDescriptor(f"rpc-server-stop-{os.getpid()}", codec="msgpack")
     local: Any = ring.open()

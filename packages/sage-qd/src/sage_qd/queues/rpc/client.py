@@ -115,6 +115,7 @@ class Call:
 
     __slots__ = (
         "_lock",
+        "epoch",
         "error",
         "handle",
         "is_flying",
@@ -145,6 +146,7 @@ class Call:
         self.on_end = on_end
         self.number = 0
         self.sent = 0
+        self.epoch = 0
         self.is_flying = False
         self.since = monotonic()
         self.value: Any = None
@@ -506,7 +508,7 @@ class Connection:
             if call.is_flying:
                 self._flying -= 1
                 self._flying_bytes -= call.size
-            call.value = value
+            call.value, call.epoch = value, self.epoch
             if type(value) is list and not call.was_given_up:
                 self._acks_awaited_until = monotonic() + _COMPANY_SECONDS
             if call.was_given_up:
@@ -515,10 +517,11 @@ class Connection:
 
     def _give_back(self, call: Call) -> None:
         """Return the leases that came for somebody who does not wait any more. The mutex is held."""
-        if isinstance(call.value, list) and call.handle is not None and call.handle.remote is not None:
+        handle = call.handle
+        if isinstance(call.value, list) and handle and handle.remote is not None and call.epoch == self.epoch:
             leases = [lease for lease, _, _ in call.value if lease]
             if leases:
-                self._others.append(wire.Settle(0, call.handle.remote, [], leases))
+                self._others.append(wire.Settle(0, handle.remote, [], leases))
 
     def _send_all(self) -> None:
         """Send what is in line, as far as the credits go."""

@@ -112,7 +112,7 @@ class Hosted:
         self._wake = wake
         self.queue: Queue[Any] = _own_handle(descriptor)
         self._ring = getattr(self.queue, "ring", None)
-        self._holds_objects = self.queue.capabilities.same_object
+        self._is_framed = self._ring is None and not self.queue.capabilities.same_object
         if self._ring is not None:
             self.codec: str | None = codec_name(self._ring.codec)
             self._ring.set_codec(_Passing.encode, _Passing.decode)
@@ -145,11 +145,9 @@ class Hosted:
         """Return what the queue holds as an item."""
         if self._is_framed:
             return message[1:] if message[0] == 0 else (message[0], message[1:])
-        return (message.tag, bytes(message)) if type(message) is Opaque else bytes(message)
-
-    @property
-    def _is_framed(self) -> bool:
-        return self._ring is None and not self._holds_objects
+        if type(message) is bytes:
+            return message
+        return (message.tag, bytes(message)) if isinstance(message, Opaque) else bytes(message)
 
     def _tagged(self, tag: int, payload: bytes) -> bytes:
         self._check_tag(tag)

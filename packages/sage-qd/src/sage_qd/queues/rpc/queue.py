@@ -141,9 +141,12 @@ class RPCQueue(Queue[T]):
         return self._connection
 
     def _call(self, make: Callable[[int, int], wire.Request], *, is_repeatable: bool = False, size: int = 0) -> Any:
-        connection = self._here()
+        self._here()
+        return self._answered(Call(self._handle, make, is_repeatable=is_repeatable, size=size))
+
+    def _answered(self, call: Call) -> Any:
         try:
-            return connection.call(Call(self._handle, make, is_repeatable=is_repeatable, size=size))
+            return self._connection.call(call)
         except QueueClosedError:
             if self._closed:
                 raise QueueClosedError(name=self._queue_id) from None
@@ -219,6 +222,55 @@ class RPCQueue(Queue[T]):
 
     # -- Read side ----------------------------------------------------------------------------------------------------
 
+    def stream(self, window: int = 2048) -> "Iterator[T]":
+        """
+        Take messages one by one until the queue is shut down and drained, with the next ones on their way already.
+
+        Up to ``window`` messages are leased to this client ahead; others do not see them. A batch of them is acked when
+        its last message was handed out: a client that dies gives back what it had of it. Ending the loop gives the rest
+        back. Messages that were given back come before everything younger, marked as redelivered.
+
+        Args:
+            window: Most messages on their way, at least 2.
+
+        Raises:
+            PayloadError: A message could not be decoded; it is gone, and those after it were given back.
+        """
+        if window < 2:
+            raise ValueError(f"window must be at least 2, not {window!r}")
+        return self._stream(min(window // 2, _BATCH_ITEMS))
+
+    def _stream(self, count: int) -> "Iterator[T]":
+        connection = self._here()
+        ahead = self._take_ahead(connection, count)
+        try:
+            while True:
+                try:
+                    answer = ahead.wait()
+                except ShutDown:
+                    return
+                epoch, taken = ahead.epoch, 0
+                self._here()
+                ahead = self._take_ahead(connection, count)
+                try:
+                    for _, _, item in answer:
+                        taken += 1
+                        yield cast(T, item) if type(item) is bytes else self._decoded([item])[0]
+                finally:
+                    names = [name for name, _, _ in answer]
+                    connection.settle(self._handle, epoch, names[:taken], names[taken:])
+        finally:
+            connection.give_up(ahead)
+
+    def _take_ahead(self, connection: Connection, count: int) -> Call:
+        call = Call(
+            self._handle,
+            lambda number, handle: wire.Take(number, handle, count, 0, None, 0, False),
+            is_repeatable=True,
+        )
+        connection.submit(call)
+        return call
+
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the oldest message; see :meth:`Queue.get`, and above for what a death costs."""
         return self._taken(1, 0, deadline_of(block, timeout), 0)[0]
@@ -246,15 +298,17 @@ class RPCQueue(Queue[T]):
     def _take(
         self, count: int, most_bytes: int, deadline: float, linger: float, *, auto: bool
     ) -> tuple[list[tuple[int, int, Any]], int]:
-        """Return leases and items, and the epoch of the connection that the leases belong to."""
+        """Return leases and items, and the epoch that the leases belong to."""
 
         def request(number: int, handle: int) -> wire.Take:
             return wire.Take(number, handle, count, most_bytes, _seconds(deadline), linger, auto)
 
-        answer = self._call(request, is_repeatable=not auto)
+        self._here()
+        call = Call(self._handle, request, is_repeatable=not auto)
+        answer = self._answered(call)
         if not isinstance(answer, list) or not answer:
             raise ProtocolError(peer=self._address.endpoint, reason="it answers a take without messages")
-        return cast("list[tuple[int, int, Any]]", answer), self._connection.epoch
+        return cast("list[tuple[int, int, Any]]", answer), call.epoch
 
     def _decoded(self, items: list[Any]) -> list[T]:
         """Decode what was taken; the first that cannot be is told of, with the others."""
@@ -424,8 +478,13 @@ class RPCLease(Generic[T]):
         self.settled = True
         if connection.epoch != self._epoch or self._pid != os.getpid():
             raise FencedError(pid=self._pid, epoch=self._name)
-        names: tuple[list[int], list[int]] = ([self._name], []) if is_ack else ([], [self._name])
-        queue._call(lambda number, handle: wire.Settle(number, handle, *names))
+
+        def request(number: int, handle: int) -> wire.Settle:
+            # Made when it is sent. Numbers of another session mean other messages there: 0 is nobody's, and fenced.
+            name = self._name if connection.epoch == self._epoch else 0
+            return wire.Settle(number, handle, *(([name], []) if is_ack else ([], [name])))
+
+        queue._call(request)
 
     def __enter__(self) -> Self:
         return self

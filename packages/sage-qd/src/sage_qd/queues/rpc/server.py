@@ -266,7 +266,7 @@ class QueueServer:
         self._routes[arrived.route] = session
         self._socket.remember(arrived.route, arrived.user)
         limits = self._limits
-        session.outbox.append(
+        session.say(
             wire.Welcome(
                 wire.VERSION,
                 self.server_id,
@@ -276,7 +276,6 @@ class QueueServer:
                 limits.client_bytes // 2,
             )
         )
-        self._talking.add(session)
 
     def _take_requests(self, session: Session, frame: wire.Requests) -> None:
         session.heard = monotonic()
@@ -288,7 +287,7 @@ class QueueServer:
                     self._touched.add(waiting.hosted)
                     waiting.drop(QueueUnavailableError(endpoint=self.endpoint, reason="the call was given up"))
             elif isinstance(request, wire.Ping):
-                session.outbox.append(wire.Pong())
+                session.say(wire.Pong())
             elif isinstance(request, wire.Hello):
                 raise ProtocolError(peer=session.peer, reason="it said hello twice")
             elif session.is_new(request.number):
@@ -321,7 +320,6 @@ class QueueServer:
         waiting: Waiting
         if isinstance(request, wire.Put):
             waiting, for_room = WaitingPut(session, hosted, request), True
-            session.check_memory(sum(map(wire.size_of, request.items)))
         elif isinstance(request, wire.Take):
             waiting, for_room = WaitingTake(session, hosted, request, self._at_deadline), False
         else:
@@ -388,8 +386,7 @@ class QueueServer:
             if is_dead or is_gone:
                 self._end_session(session)
             elif session.gone_since is None and now - session.told > 2 * _TICK_SECONDS:
-                session.outbox.append(wire.Pong())
-                self._talking.add(session)
+                session.say(wire.Pong())
 
     def _flush(self, session: Session) -> None:
         """Send a client its answers, in frames that are not too large."""
@@ -437,17 +434,16 @@ class QueueServer:
         self._hosted.clear()
 
 
-def _frames(answers: list[wire.Answer]) -> Iterable[bytes]:
+def _frames(answers: list[tuple[wire.Answer, int]]) -> Iterable[bytes]:
     """Pack answers into frames, each of them as soon as it is large enough."""
     entries: list[wire.Answer] = []
     size = 0
-    for answer in answers:
-        entries.append(answer)
-        if isinstance(answer, wire.Done) and type(answer.value) is list:
-            size += sum(wire.size_of(item) for _, _, item in answer.value)
-        if size >= wire.BATCH_BYTES:
+    for answer, its_size in answers:
+        if entries and size + its_size > wire.BATCH_BYTES:
             yield wire.pack(wire.Answers(entries))
             entries, size = [], 0
+        entries.append(answer)
+        size += its_size
     if entries:
         yield wire.pack(wire.Answers(entries))
 

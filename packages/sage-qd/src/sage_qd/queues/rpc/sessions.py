@@ -73,7 +73,7 @@ class Session:
         self.route: bytes | None = None
         self.heard = self.told = monotonic()
         self.gone_since: float | None = None
-        self.outbox: list[Answer] = []
+        self.outbox: list[tuple[Answer, int]] = []
         self._talking = talking
         self.handles: dict[int, Hosted] = {}
         self.waiting: dict[int, Waiting] = {}
@@ -106,7 +106,7 @@ class Session:
         if number < self._done or number in self.waiting:
             return False
         if (answered := self._answers.get(number)) is not None:
-            self._say(answered[0])
+            self.say(*answered)
             return False
         if len(self._answers) + len(self.waiting) >= 2 * self.limits.in_flight:
             raise ProtocolError(peer=self.peer, reason=f"it has more than {self.limits.in_flight:,} requests under way")
@@ -124,10 +124,11 @@ class Session:
         if number:
             self._answers[number] = (answer, size)
             self.held_bytes += size
-            self._say(answer)
+            self.say(answer, size)
 
-    def _say(self, answer: Answer) -> None:
-        self.outbox.append(answer)
+    def say(self, answer: Answer, size: int = 0) -> None:
+        """Send this with the next frame; ``size`` is that of the items in it."""
+        self.outbox.append((answer, size))
         self._talking.add(self)
 
     def check_memory(self, size: int) -> None:
@@ -276,6 +277,7 @@ class WaitingPut(Waiting):
         self._items = hosted.taken_in(request.items)
         self._put = 0
         self._size = sum(map(len, self._items))
+        session.check_memory(self._size)
 
     def _attempt(self) -> bool:
         items = self._items[self._put :] if self._put else self._items
@@ -388,7 +390,7 @@ class WaitingTake(Waiting):
                 return
             lease = queue.lease(False)
             item = given_out(lease.value)
-            size = size_of(item)
+            size = len(item) if type(item) is bytes else size_of(item)
             if self._size + size > most and (leases or size > self._frame_bytes):
                 lease.nack()
                 self._check_fits(size)
