@@ -320,6 +320,25 @@ def test_a_waiting_get_goes_on_after_a_break(between: tuple[QueueServer, Proxy],
     assert getting.result() == "late"
 
 
+def test_a_connection_that_fails_by_itself_leaves_nobody_waiting(
+    between: tuple[QueueServer, Proxy], opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = between
+    queue = opened(server.port, "fails")
+    getting = background(queue.get)
+    wait_for(lambda: queue.connection_status()["in_flight"] == 1, "it waits at the server")
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError("not enough")
+
+    monkeypatch.setattr(queue._connection._socket, "poll", no_memory)
+
+    with pytest.raises(QueueUnavailableError, match="not enough"):
+        getting.result()
+    with pytest.raises(QueueUnavailableError, match="not enough"):
+        queue.put("later")
+
+
 # -- Killed ------------------------------------------------------------------------------------------------------------
 
 

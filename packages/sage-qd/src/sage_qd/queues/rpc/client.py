@@ -200,6 +200,7 @@ class Connection:
         self._bell = Doorbell()
         self._is_rung = False
         self._closing = False
+        self._over: SageQueueError | None = None
         self._failures = 0
         self._heard = self._told = self._lost_at = monotonic()
         self._attempt_at = 0.0
@@ -235,8 +236,8 @@ class Connection:
     def submit(self, call: Call) -> None:
         """Put a call into line."""
         with self._mutex:
-            if self._closing:
-                raise QueueClosedError(name=None)
+            if self._over is not None:
+                raise self._over
             call.number = self._next
             self._next += 1
             self._calls[call.number] = call
@@ -294,6 +295,11 @@ class Connection:
         """Whether the server answers, as far as is known."""
         return self._state == "up"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has ended, so that another connection is needed."""
+        return self._over is not None
+
     def status(self) -> dict[str, Any]:
         """Figures for people and monitors; no secrets."""
         with self._mutex:
@@ -311,9 +317,9 @@ class Connection:
 
     def close(self) -> None:
         """Send what is in line, if that goes at once, and end the thread."""
-        with self._mutex:
-            self._closing = True
-        self._bell.ring()
+        self._closing = True
+        if not self.is_over:
+            self._bell.ring()
         if self._thread is not threading.current_thread():
             self._thread.join()
         _open_connections.discard(self)
@@ -321,13 +327,22 @@ class Connection:
     # -- The thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closing:
-            self._socket.poll(self._seconds_to_wait(), for_room=self._stuck is not None)
-            self._step()
-        self._send_all()
-        self._fail_all(QueueClosedError(name=None))
-        self._socket.close()
-        self._bell.close()
+        """Work until closed. Whatever happens here, no call is left waiting."""
+        error: SageQueueError = QueueClosedError(name=None)
+        try:
+            while not self._closing:
+                self._socket.poll(self._seconds_to_wait(), for_room=self._stuck is not None)
+                self._step()
+            self._send_all()
+        except Exception as problem:  # noqa: BLE001  (told to every caller, now and later)
+            error = QueueUnavailableError(endpoint=self.address.endpoint, reason=f"the connection failed: {problem!r}")
+            error.__cause__ = problem
+        finally:
+            with self._mutex:
+                self._closing, self._state, self._over = True, "down", error
+            self._fail_all(error)
+            self._socket.close()
+            self._bell.close()
 
     def _step(self) -> None:
         self._is_rung = False
@@ -395,7 +410,7 @@ class Connection:
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _refuse(self, reason: str) -> None:
-        """Trying again with the same keys does not help: fail what waits, and try again when somebody asks again."""
+        """Fail what waits: with these keys, waiting longer does not help. Later calls fail at the next attempt."""
         self._failures = 0
         self._lose(reason)
         self._fail_all(AuthenticationError(peer=self.address.endpoint, reason=reason))
@@ -463,7 +478,7 @@ class Connection:
         def opened(call: Call) -> None:
             if call.error is None:
                 handle.remote = int(call.value["handle"])
-            elif not isinstance(call.error, (QueueUnavailableError, QueueClosedError, AuthenticationError)):
+            elif not isinstance(call.error, (QueueClosedError, AuthenticationError)):
                 handle.lost = QueueLostError(endpoint=f"{self.address.endpoint}/{handle.name}", items_lost=True)
                 handle.lost.__cause__ = call.error
 
@@ -607,7 +622,7 @@ def connection_to(address: Address, *, is_shared: bool) -> Connection:
         return made
     with _pool_mutex:
         found = _pool.get(address.key)
-        if found is None:
+        if found is None or found.is_over:
             found = _pool[address.key] = Connection(address)
         found.users += 1
         return found

@@ -115,8 +115,12 @@ class RPCQueue(Queue[T]):
             found = connection.call(Call(None, lambda number, _: wire.OpenHandle(
                 number, self._queue_id, create, maxsize, self._codec_name, self._wanted_instance
             )))  # fmt: skip
-            handle.remote, handle.instance = int(found["handle"]), found["instance"]
-            self._maxsize, self._largest = int(found["maxsize"]), found["largest_message"]
+            try:
+                handle.remote, handle.instance = int(found["handle"]), found["instance"]
+                self._maxsize, self._largest = int(found["maxsize"]), found["largest_message"]
+            except (KeyError, TypeError, ValueError):
+                reason = "it opens a queue without saying what it is"
+                raise ProtocolError(peer=self._address.endpoint, reason=reason) from None
             vars(self)["capabilities"] = replace(
                 type(self).capabilities,
                 movable=bool(found["movable"]),

@@ -1,7 +1,7 @@
 """
 The server: one loop that owns the socket, the sessions and the queues.
 
-The loop never waits for a queue: calls that must wait are parked (:mod:`sage_qd.queues.rpc.hosting`). What a client
+The loop never waits for a message or for room: such calls are parked (:mod:`sage_qd.queues.rpc.hosting`). What a client
 sends can end its own session and nothing else. Payloads stay bytes: no codec is loaded here.
 
 If the server dies, so do its sessions: the answers it remembers, and with them the proof that a repeated request was

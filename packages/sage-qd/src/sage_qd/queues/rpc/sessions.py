@@ -42,7 +42,7 @@ class Limits:
         in_flight: Unanswered requests of one client.
         client_bytes: Bytes that wait here for one client: items without room, answers that it has not confirmed.
         handles: Open queues of one client.
-        dead_seconds: A client that is silent for so long is taken for dead.
+        dead_seconds: A client that is silent for so long is taken for dead. At least 3: clients speak every 1.5 s.
         grace_seconds: A client whose connection is gone may come back for so long.
     """
 

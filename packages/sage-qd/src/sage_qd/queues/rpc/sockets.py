@@ -76,7 +76,7 @@ class Doorbell:
         """Wake the thread; a bell that is full rings already."""
         try:
             self._rung.send(b"!")
-        except (BlockingIOError, OSError):
+        except OSError:  # full, so it rings; or closed, so nobody is there to be woken
             return
 
     def clear(self) -> None:
