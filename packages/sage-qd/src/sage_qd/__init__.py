@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sage_qd.queues.local import LocalQueue
     from sage_qd.queues.rpc.keys import KeyPair, allow_hosts, generate_keys, read_allow_list, read_key_file
     from sage_qd.queues.rpc.queue import RPCQueue
-    from sage_qd.queues.rpc.server import Limits, QueueServer, serve
+    from sage_qd.queues.rpc.server import QueueServer, ServerLimits, serve
     from sage_qd.queues.sage_ring import SageQueue
     from sage_qd.queues.selecting import wait
     from sage_qd.queues.shared_memory import SharedMemoryQueue
@@ -53,7 +53,6 @@ _PLACES = {
     "Explanation": "sage_qd.descriptors",
     "KeyPair": "sage_qd.queues.rpc.keys",
     "Lease": "sage_qd.queues",
-    "Limits": "sage_qd.queues.rpc.server",
     "LocalQueue": "sage_qd.queues.local",
     "LocalQueueDescriptor": "sage_qd.descriptors",
     "Migration": "sage_qd.descriptors",
@@ -72,6 +71,7 @@ _PLACES = {
     "SHMQueueDescriptor": "sage_qd.descriptors",
     "SageQueue": "sage_qd.queues.sage_ring",
     "SageQueueDescriptor": "sage_qd.descriptors",
+    "ServerLimits": "sage_qd.queues.rpc.server",
     "Setting": "sage_qd.descriptors",
     "SharedMemoryQueue": "sage_qd.queues.shared_memory",
     "SharedMemoryQueueDescriptor": "sage_qd.descriptors",
@@ -97,7 +97,6 @@ __all__ = [
     "Explanation",
     "KeyPair",
     "Lease",
-    "Limits",
     "LocalQueue",
     "LocalQueueDescriptor",
     "Migration",
@@ -116,6 +115,7 @@ __all__ = [
     "SHMQueueDescriptor",
     "SageQueue",
     "SageQueueDescriptor",
+    "ServerLimits",
     "Setting",
     "SharedMemoryQueue",
     "SharedMemoryQueueDescriptor",

@@ -8,7 +8,10 @@ from sage_qd import (
     LocalQueue,
     LocalQueueDescriptor,
     Queue,
+    QueueServer,
     QueueStats,
+    RPCQueue,
+    RPCQueueDescriptor,
     SageQueue,
     SageQueueDescriptor,
     Setting,
@@ -70,3 +73,16 @@ class TheirDescriptor(BaseQueueDescriptor):
 
 
 register_queue_type("their_queue", TheirDescriptor)
+
+
+def use_a_queue_at_a_server() -> None:
+    with QueueServer({"jobs": SageQueueDescriptor("jobs", codec="msgpack")}) as server:
+        descriptor = RPCQueueDescriptor("127.0.0.1", server.port, 5.0, queue_id="jobs")
+        assert_type(descriptor.open(), RPCQueue[Any])
+        with descriptor.attach() as queue:
+            with queue.pipeline() as line:
+                line.put(b"message")
+                assert_type(line.acknowledged, int)
+            for message in queue.stream():
+                assert_type(message, Any)
+        assert_type(descriptor.get_connection_status(), dict[str, Any])

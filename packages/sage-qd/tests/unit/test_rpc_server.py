@@ -20,7 +20,6 @@ import zmq
 from sage_qd import (
     FrameTooLargeError,
     InsecureQueueError,
-    Limits,
     LocalQueueDescriptor,
     MessageTooLargeError,
     ProtocolError,
@@ -29,6 +28,7 @@ from sage_qd import (
     QueueUnavailableError,
     RPCQueueDescriptor,
     SageQueueDescriptor,
+    ServerLimits,
     ShutDown,
     allow_hosts,
     errors,
@@ -241,7 +241,7 @@ def test_verbs_that_are_none_and_foreign_handles_do_no_harm(server: QueueServer,
 
 
 def test_more_clients_than_allowed_are_sent_away() -> None:
-    with QueueServer(make=make, limits=Limits(sessions=1)) as server:
+    with QueueServer(make=make, limits=ServerLimits(sessions=1)) as server:
         one, other = Raw(server.port), Raw(server.port)
         one.hello(b"1" * 16)
 
@@ -252,7 +252,7 @@ def test_more_clients_than_allowed_are_sent_away() -> None:
 
 
 def test_a_client_has_its_share_of_memory() -> None:
-    with QueueServer(make=make, limits=Limits(client_bytes=1000)) as server:
+    with QueueServer(make=make, limits=ServerLimits(client_bytes=1000)) as server:
         queue = RPCQueueDescriptor("share", port=server.port, enable_pooling=False).open()
 
         with pytest.raises(QueueUnavailableError, match="1,000 bytes"):
@@ -262,7 +262,7 @@ def test_a_client_has_its_share_of_memory() -> None:
 
 
 def test_a_silent_client_is_taken_for_dead_and_its_leases_come_back() -> None:
-    with QueueServer(make=make, limits=Limits(dead_seconds=3)) as server:
+    with QueueServer(make=make, limits=ServerLimits(dead_seconds=6)) as server:
         silent = Raw(server.port)
         silent.hello()
         silent.say(wire.OpenHandle(1, "silent", True, 0, "msgpack", None))
@@ -280,7 +280,7 @@ def test_a_silent_client_is_taken_for_dead_and_its_leases_come_back() -> None:
 
 
 def test_a_message_beyond_the_frame_limit_is_refused_before_it_is_sent() -> None:
-    with QueueServer(make=make, limits=Limits(largest_frame=100_000)) as server:
+    with QueueServer(make=make, limits=ServerLimits(largest_frame=100_000)) as server:
         queue = RPCQueueDescriptor("large", port=server.port, enable_pooling=False).open()
 
         with pytest.raises(MessageTooLargeError) as caught:
@@ -293,7 +293,7 @@ def test_a_message_beyond_the_frame_limit_is_refused_before_it_is_sent() -> None
 
 
 def test_a_giant_frame_ends_its_connection_only(server: QueueServer) -> None:
-    with QueueServer(make=make, limits=Limits(largest_frame=100_000)) as server:
+    with QueueServer(make=make, limits=ServerLimits(largest_frame=100_000)) as server:
         giant = Raw(server.port)
         giant.hello()
         giant.send(b"x" * 5_000_000)

@@ -44,7 +44,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _COMPANY_SECONDS: Final = 0.002
 """An ack waits so long at most for a request to go with: taking one by one then costs one frame each, not two."""
-_HANDSHAKES_THAT_MAY_FAIL: Final = 3
+_HANDSHAKES_THAT_MAY_FAIL: Final = 5
 _ENTRIES_OF_A_FRAME: Final = 1024
 
 

@@ -103,7 +103,7 @@ class RPCQueue(Queue[T]):
         self._is_shared = is_shared
         self._wanted_instance = instance
         self._closed = False
-        self._opening = threading.Lock()
+        self._ending = threading.Lock()
         self._pid = os.getpid()
         self._open(create, maxsize)
 
@@ -130,16 +130,18 @@ class RPCQueue(Queue[T]):
             release(connection)
             raise
         connection.add_handle(handle)
-        self._connection, self._handle, self._pid = connection, handle, os.getpid()
+        self._connection, self._handle, self._ending = connection, handle, threading.Lock()
+        self._pid = os.getpid()
 
     def _here(self) -> Connection:
         """The connection of this process: a forked child makes its own, to the very queue that was open."""
         if self._closed:
             raise QueueClosedError(name=self._queue_id)
         if self._pid != os.getpid():
-            self._opening = threading.Lock()
-            self._wanted_instance = self._handle.instance
-            self._open(False, 0)
+            with _reopening:
+                if self._pid != os.getpid():
+                    self._wanted_instance = self._handle.instance
+                    self._open(False, 0)
         if self._handle.lost is not None:
             raise self._handle.lost
         return self._connection
@@ -418,12 +420,13 @@ class RPCQueue(Queue[T]):
 
     def close(self) -> None:
         """Give up this handle; the server gives its leases back and ends its waiting calls. Closing twice is fine."""
-        with self._opening:
+        if self._pid != os.getpid():  # the connection is the parent's, and so is the lock
+            self._closed = True
+            return
+        with self._ending:
             if self._closed:
                 return
             self._closed = True
-        if self._pid != os.getpid():
-            return
         connection, handle = self._connection, self._handle
         try:
             if connection.is_up and handle.remote is not None:
@@ -607,6 +610,19 @@ def _batches(items: Iterable[wire.Item]) -> Sequence[tuple[list[wire.Item], int]
         batch.append(item)
         size += item_size
     return [*batches, (batch, size)] if batch else batches
+
+
+_reopening = threading.Lock()
+
+
+def _make_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _reopening
+    _reopening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_lock)
 
 
 def _is_starting_a_process() -> bool:

@@ -33,10 +33,10 @@ from sage_qd.queues.rpc import wire
 from sage_qd.queues.rpc.faults import fault_of
 from sage_qd.queues.rpc.hosting import Hosted, HostedDescriptor
 from sage_qd.queues.rpc.keys import KeyPair, check_public_key, is_loopback
-from sage_qd.queues.rpc.sessions import Limits, Session, Waiting, WaitingLook, WaitingPut, WaitingTake
+from sage_qd.queues.rpc.sessions import ServerLimits, Session, Waiting, WaitingLook, WaitingPut, WaitingTake
 from sage_qd.queues.rpc.sockets import Arrived, Doorbell, ServerSocket
 
-__all__ = ["Limits", "QueueServer", "serve"]
+__all__ = ["QueueServer", "ServerLimits", "serve"]
 
 _TICK_SECONDS: Final = 0.5
 _CLIENT_ID_BYTES: Final = 16
@@ -81,7 +81,7 @@ class QueueServer:
         clients: Iterable[str] | None = None,
         allow_pickle: bool = False,
         insecure: bool = False,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
     ) -> None:
         allowed = None if clients is None else frozenset(clients)
         for key in allowed or ():
@@ -98,7 +98,7 @@ class QueueServer:
         self.server_id: Final = secrets.token_hex(16)
         self._make = make
         self._allow_pickle = allow_pickle
-        self._limits = limits or Limits()
+        self._limits = limits or ServerLimits()
         self._keys = keys
         self._host = host
         self._hosted: dict[str, Hosted] = {}

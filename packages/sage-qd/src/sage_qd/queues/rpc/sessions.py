@@ -28,11 +28,11 @@ from sage_qd.queues.rpc.faults import fault_of
 from sage_qd.queues.rpc.hosting import Hosted
 from sage_qd.queues.rpc.wire import BATCH_BYTES, FRAME_ROOM, Answer, Done, Failed, Item, Put, Take, Wait, size_of
 
-__all__ = ["Limits", "Session", "Waiting"]
+__all__ = ["ServerLimits", "Session", "Waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """
     What one server allows.
 
@@ -66,7 +66,7 @@ class Session:
         talking: Sessions with something in their outbox; the session adds itself.
     """
 
-    def __init__(self, client: bytes, user: str, limits: Limits, talking: "set[Session]") -> None:
+    def __init__(self, client: bytes, user: str, limits: ServerLimits, talking: "set[Session]") -> None:
         self.client: Final = client
         self.user: Final = user
         self.limits: Final = limits
