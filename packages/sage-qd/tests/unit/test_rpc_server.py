@@ -539,6 +539,24 @@ def test_processes_of_the_host_and_clients_see_the_same_messages(server: QueueSe
     local.close()
 
 
+def test_a_server_hosts_queues_of_any_kind_as_those_of_another_server(server: QueueServer) -> None:
+    far = RPCQueueDescriptor("far", port=server.port, enable_pooling=False)
+    far.open()
+    with QueueServer({"near": far}) as between:
+        queue = RPCQueueDescriptor("near", port=between.port, enable_pooling=False).open()
+        queue.put_many([b"", b"bytes", {"a": "文"}])
+        assert queue.peek() == b""
+        with queue.lease() as lease:
+            assert lease.value == b""
+        assert queue.get_many(5) == [b"bytes", {"a": "文"}]
+        assert queue.stats().gets == 3
+        queue.shutdown()
+        with pytest.raises(ShutDown):
+            queue.get()
+        queue.close()
+    far.close()
+
+
 def test_a_pipeline_keeps_order_and_tells_what_is_in(server: QueueServer) -> None:
     queue = RPCQueueDescriptor("pipe", port=server.port, enable_pooling=False).open()
     with queue.pipeline(window=64) as line:
