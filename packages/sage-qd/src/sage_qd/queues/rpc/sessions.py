@@ -21,6 +21,7 @@ from sage_qd.errors import (
     ProtocolError,
     QueueClosedError,
     QueueUnavailableError,
+    SageQueueError,
     ShutDown,
 )
 from sage_qd.queues.base import Lease
@@ -335,6 +336,7 @@ class WaitingTake(Waiting):
         self._request = request
         self._leases: list[tuple[Lease[Any], Item]] = []
         self._size = 0
+        self._is_collecting = False
         self._at = at
 
     def _attempt(self) -> bool:
@@ -351,7 +353,7 @@ class WaitingTake(Waiting):
                 return False
             # What is leased here keeps the queue from being over, so it does not say that it was shut down.
             ended = self._is_collecting and self.hosted.queue.stats().is_shutdown
-        except ShutDown:
+        except SageQueueError:  # the shutdown, most likely; the next call tells of it
             if not self._leases:
                 raise
             ended = True
@@ -364,8 +366,6 @@ class WaitingTake(Waiting):
             self.may_wait = True
             self._at(self)
         return False
-
-    _is_collecting = False
 
     def _take_for_good(self) -> bool:
         request, queue = self._request, self.hosted.queue
