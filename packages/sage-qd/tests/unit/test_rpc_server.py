@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,10 @@ from sage_qd import (
     read_allow_list,
     read_key_file,
 )
+from sage_qd.queues.rpc import hosting, wire
 from sage_qd.queues.rpc import keys as rpc_keys
-from sage_qd.queues.rpc import wire
 from sage_qd.queues.rpc.faults import fault_of, raised
-from sage_qd.testing import wait_for
+from sage_qd.testing import background, wait_for
 
 
 def make(name: str, maxsize: int) -> LocalQueueDescriptor:
@@ -524,8 +525,8 @@ def test_impossible_settings_are_value_errors(settings: dict[str, Any]) -> None:
 def test_processes_of_the_host_and_clients_see_the_same_messages(server: QueueServer) -> None:
     ring = SageQueueDescriptor(f"rpc-server-{os.getpid()}", codec="msgpack")
     local = ring.open()
-    with QueueServer({"jobs": ring}) as hosting:
-        remote = RPCQueueDescriptor("jobs", port=hosting.port, enable_pooling=False).open()
+    with QueueServer({"jobs": ring}) as serving:
+        remote = RPCQueueDescriptor("jobs", port=serving.port, enable_pooling=False).open()
         local.put_many([b"bytes", {"a": [1]}])
         assert remote.get_many(5) == [b"bytes", {"a": [1]}]
         remote.put_many(["文", b""])
@@ -535,6 +536,29 @@ def test_processes_of_the_host_and_clients_see_the_same_messages(server: QueueSe
 
         assert remote.get() == "found without being told"
 
+        remote.close()
+    local.close()
+
+
+def test_a_large_message_waits_for_its_room_without_keeping_the_server_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    changed = hosting.Hosted.changed
+    monkeypatch.setattr(hosting.Hosted, "changed", lambda self: (looks.append(time.monotonic()), changed(self))[1])
+    ring = SageQueueDescriptor(f"rpc-server-room-{os.getpid()}", codec="msgpack", capacity_bytes=4096)
+    local = ring.open()
+    with QueueServer({"jobs": ring}) as server:
+        remote = RPCQueueDescriptor("jobs", port=server.port, enable_pooling=False).open()
+        local.put_many([b"x" * 500] * 100, timeout=0)
+        local.get()
+        putting = background(remote.put, b"y" * 1000)  # there is room for a small one, so the wait ends again and again
+        wait_for(lambda: len(looks) > 5, "the server has looked several times")
+
+        assert looks[-1] - looks[0] >= (len(looks) - 2) * hosting.PAUSE_SECONDS
+
+        local.get()
+        local.get()
+        putting.result()
+        assert local.get_many(100)[-1] == b"y" * 1000
         remote.close()
     local.close()
 
@@ -598,12 +622,12 @@ def test_a_stream_hands_out_in_order_and_gives_back_the_rest(server: QueueServer
 def test_stop_gives_back_what_clients_hold(server: QueueServer) -> None:
     ring = SageQueueDescriptor(f"rpc-server-stop-{os.getpid()}", codec="msgpack")
     local: Any = ring.open()
-    hosting = QueueServer({"jobs": ring}).start()
-    remote = RPCQueueDescriptor("jobs", port=hosting.port, enable_pooling=False, connection_timeout=0.1).open()
+    serving = QueueServer({"jobs": ring}).start()
+    remote = RPCQueueDescriptor("jobs", port=serving.port, enable_pooling=False, connection_timeout=0.1).open()
     local.put("held")
     lease: Callable[..., Any] = remote.lease()
 
-    hosting.stop()
+    serving.stop()
 
     assert local.lease().redelivered
     del lease

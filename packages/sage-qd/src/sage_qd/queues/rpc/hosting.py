@@ -25,6 +25,8 @@ __all__ = ["ASKED", "Hosted", "HostedDescriptor", "Opaque", "Parked"]
 
 SLICE_SECONDS: Final = 0.25
 """How long the watching thread waits before it looks whether anybody is still parked."""
+PAUSE_SECONDS: Final = 0.02
+"""How long it rests when there was something, but not what the first one in line needs: room, but too little."""
 PICKLE_TAGS: Final = frozenset((1, 129))
 ASKED: Final = ("peek", "clear", "qsize", "empty", "full", "stats", "shutdown", "seal", "maxsize")
 """Methods that a client may call by name. They do not wait."""
@@ -220,13 +222,14 @@ class Hosted:
 
     def retry(self) -> None:
         """Try everything that is parked, in its order, as long as that gets anywhere."""
-        moved = True
+        helped, moved = False, True
         while moved:
             moved = self._advance(self.takers)
-            moved = (self._advance(self.putters) and bool(self.takers)) or moved
+            moved = self._advance(self.putters) or moved
+            helped = helped or moved
         for for_room, line in ((True, self.putters), (False, self.takers)):
             if line:
-                self._watches[for_room].look()
+                self._watches[for_room].look(in_vain=not helped)
             else:
                 self._watches[for_room].rest()
 
@@ -275,13 +278,16 @@ class _Watch:
         self._wait = wait
         self._changed = threading.Condition()
         self._wanted = False
+        self._has_fired = self._rests = False
         self._runs = False
         self._ended = False
 
-    def look(self) -> None:
-        """Wait on, for one change."""
+    def look(self, *, in_vain: bool = False) -> None:
+        """Wait on, for one change; ``in_vain`` says that the last one, if there was one, helped nobody."""
         with self._changed:
             self._wanted = True
+            self._rests = in_vain and self._has_fired
+            self._has_fired = False
             if not self._runs:
                 self._runs = True
                 threading.Thread(target=self._run, name="sage-qd-rpc-watch", daemon=True).start()
@@ -308,7 +314,7 @@ class _Watch:
                 ready = True
             if ready:
                 with self._changed:
-                    self._wanted = False
+                    self._wanted, self._has_fired = False, True
                 self._hosted.changed()
 
     def _is_wanted(self) -> bool:
@@ -318,4 +324,7 @@ class _Watch:
                 if self._ended or (not self._changed.wait(1.0) and not self._wanted):
                     self._runs = False
                     return False
+            if self._rests:
+                self._rests = False
+                self._changed.wait_for(lambda: self._ended, PAUSE_SECONDS)
             return True
