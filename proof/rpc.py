@@ -40,6 +40,7 @@ from sage_qd import (
     generate_keys,
     read_key_file,
 )
+from sage_qd import ring as rings
 from sage_qd.queues.rpc import wire
 
 SERVER = """
@@ -95,6 +96,11 @@ class Server:
     def ring(self) -> SageQueueDescriptor:
         """The queue that outlives it."""
         return SageQueueDescriptor("kept", namespace=self.namespace, codec="msgpack", auto_cleanup=False)
+
+    def remove_ring(self) -> None:
+        """Leave nothing behind."""
+        self.ring.destroy()
+        (rings.directory() / self.namespace).rmdir()
 
     def descriptor(self, queue_id: str, **settings: Any) -> RPCQueueDescriptor:
         """How a good client finds a queue; every one has a connection of its own."""
@@ -193,7 +199,7 @@ def prove_r10(options: Any, folder: Path) -> bool:
     died = server.process.poll() is not None
     served = not died and server.serve_a_good_client() > 0
     opened = -1 if died else server.stop()
-    server.ring.destroy()
+    server.remove_ring()
     value = f"{count:,} frames: {int(died)}/{'?' if opened < 0 else opened}; a good client afterwards: {served}"
     return row.report(value, not died and served and opened == 0)
 
@@ -256,7 +262,7 @@ def prove_r26(options: Any, folder: Path) -> bool:
         server.stop()
         while local.qsize():
             found.update((name, number) for name, number in local.get_many(1000))
-    server.ring.destroy()
+    server.remove_ring()
     told = {key: what for producer in producers for key, what in producer.told.items()}
     lost = sum(1 for key, what in told.items() if what == "put" and not found[key])
     doubled = sum(1 for count in found.values() if count > 1)
@@ -288,7 +294,7 @@ def prove_r27(options: Any, folder: Path) -> bool:
     for each in silent:
         each.close()
     server.stop()
-    server.ring.destroy()
+    server.remove_ring()
     return row.report(f"{times[-1] * 1000:.0f} ms (median {times[10] * 1000:.0f} ms)", times[-1] <= 0.1)
 
 

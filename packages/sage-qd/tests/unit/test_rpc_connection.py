@@ -32,6 +32,7 @@ from sage_qd import (
     UntrustedPayloadError,
     generate_keys,
 )
+from sage_qd import ring as rings
 from sage_qd.testing import background, wait_for
 
 KEPT_SERVER = """
@@ -79,6 +80,7 @@ def server() -> Iterator[ServerProcess]:
     yield made
     made.kill()
     SageQueueDescriptor("kept", namespace=namespace, codec="msgpack", auto_cleanup=False, maxsize=100).destroy()
+    (rings.directory() / namespace).rmdir()
 
 
 @pytest.fixture
