@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         SharedMemoryQueueDescriptor,
         SHMQueueDescriptor,
         ShmQueueDescriptor,
+        RayQueueDescriptor,
+        clean_ray,
         known_queue_types,
         migrate,
         register_queue_type,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from sage_qd.queues.rpc.keys import KeyPair, allow_hosts, generate_keys, read_allow_list, read_key_file
     from sage_qd.queues.rpc.queue import RPCQueue
     from sage_qd.queues.rpc.server import QueueServer, ServerLimits, serve
+    from sage_qd.queues.ray_queue import RayQueue
     from sage_qd.queues.sage_ring import SageQueue
     from sage_qd.queues.selecting import wait
     from sage_qd.queues.shared_memory import SharedMemoryQueue
@@ -67,6 +70,8 @@ _PLACES = {
     "QueueStats": "sage_qd.queues",
     "RPCQueue": "sage_qd.queues.rpc.queue",
     "RPCQueueDescriptor": "sage_qd.descriptors",
+    "RayQueue": "sage_qd.queues.ray_queue",
+    "RayQueueDescriptor": "sage_qd.descriptors",
     "Reach": "sage_qd.queues",
     "SHMQueueDescriptor": "sage_qd.descriptors",
     "SageQueue": "sage_qd.queues.sage_ring",
@@ -77,6 +82,7 @@ _PLACES = {
     "SharedMemoryQueueDescriptor": "sage_qd.descriptors",
     "ShmQueueDescriptor": "sage_qd.descriptors",
     "clean_shared_memory": "sage_qd.queues.shm_segment",
+    "clean_ray": "sage_qd.descriptors",
     "known_queue_types": "sage_qd.descriptors",
     "migrate": "sage_qd.descriptors",
     "register_queue_type": "sage_qd.descriptors",
@@ -111,6 +117,8 @@ __all__ = [
     "QueueStats",
     "RPCQueue",
     "RPCQueueDescriptor",
+    "RayQueue",
+    "RayQueueDescriptor",
     "Reach",
     "SHMQueueDescriptor",
     "SageQueue",
@@ -122,6 +130,7 @@ __all__ = [
     "ShmQueueDescriptor",
     "__version__",
     "clean_shared_memory",
+    "clean_ray",
     "known_queue_types",
     "migrate",
     "register_queue_type",
