@@ -22,13 +22,13 @@ if TYPE_CHECKING:
         QueueCreationStrategy,
         QueueDescriptor,
         QueueDescriptorPool,
+        RayQueueDescriptor,
         RPCQueueDescriptor,
         SageQueueDescriptor,
         Setting,
         SharedMemoryQueueDescriptor,
         SHMQueueDescriptor,
         ShmQueueDescriptor,
-        RayQueueDescriptor,
         clean_ray,
         known_queue_types,
         migrate,
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     )
     from sage_qd.queues import Capabilities, Delivery, Lease, Ordering, Queue, QueueFigures, QueueStats, Reach
     from sage_qd.queues.local import LocalQueue
+    from sage_qd.queues.ray_queue import RayQueue
     from sage_qd.queues.rpc.keys import KeyPair, allow_hosts, generate_keys, read_allow_list, read_key_file
     from sage_qd.queues.rpc.queue import RPCQueue
     from sage_qd.queues.rpc.server import QueueServer, ServerLimits, serve
-    from sage_qd.queues.ray_queue import RayQueue
     from sage_qd.queues.sage_ring import SageQueue
     from sage_qd.queues.selecting import wait
     from sage_qd.queues.shared_memory import SharedMemoryQueue

@@ -10,7 +10,6 @@ from sage_qd.descriptors.explaining import Explanation
 from sage_qd.descriptors.local import LocalQueueDescriptor, PythonQueueDescriptor
 from sage_qd.descriptors.migration import Migration, migrate
 from sage_qd.descriptors.pool import QueueDescriptorPool
-from sage_qd.descriptors.local import LocalQueueDescriptor
 from sage_qd.descriptors.ray import RayQueueDescriptor, clean_ray
 from sage_qd.descriptors.registry import known_queue_types, register_queue_type
 from sage_qd.descriptors.rpc import RPCQueueDescriptor
@@ -33,12 +32,12 @@ __all__ = [
     "QueueDescriptor",
     "QueueDescriptorPool",
     "RPCQueueDescriptor",
+    "RayQueueDescriptor",
     "SHMQueueDescriptor",
     "SageQueueDescriptor",
     "Setting",
     "SharedMemoryQueueDescriptor",
     "ShmQueueDescriptor",
-    "RayQueueDescriptor",
     "clean_ray",
     "known_queue_types",
     "migrate",

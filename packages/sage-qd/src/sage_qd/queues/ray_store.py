@@ -89,8 +89,8 @@ def host_facts() -> tuple[str, int, int]:
 class _User:
     """One handle: the answers to its requests, and what it holds."""
 
-    def __init__(self) -> None:
-        self.gone = asyncio.Event()
+    def __init__(self, gone: asyncio.Event) -> None:
+        self.gone = gone
         self.leases: dict[int, Any] = {}
         self.begun: set[int] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -139,6 +139,7 @@ class RayStore:
         self._ring.set_codec(_passed_in, _passed_on)
         self._incarnation = uuid.uuid4().hex
         self._users: dict[str, _User] = {}
+        self._departures: dict[str, asyncio.Event] = {}
         self._lease_numbers = iter(range(1, 1 << 62))
         self._successor: str | None = None
         if not self._durable:
@@ -164,7 +165,8 @@ class RayStore:
             raise QueueNotFoundError(name=queue_id)
         if dict(wanted) != self.settings:
             raise GeometryMismatchError(name=queue_id, wanted=wanted, found=self.settings)
-        self._users.setdefault(user, _User())
+        if user not in self._users:
+            self._users[user] = _User(self._gone(user))
         return Facts(
             instance=self._ring.instance,
             incarnation=self._incarnation,
@@ -176,15 +178,18 @@ class RayStore:
         )
 
     async def gone(self, user: str) -> None:
-        """Wait until a handle has left."""
-        if user in self._users:
-            await self._users[user].gone.wait()
+        """Wait until a handle has left; it may not have entered yet, as requests may overtake each other."""
+        await self._gone(user).wait()
+
+    def _gone(self, user: str) -> asyncio.Event:
+        return self._departures.setdefault(user, asyncio.Event())
 
     def leave(self, user: str) -> None:
         """Let a handle go: call off what it waits for, give back what it leased; the last one ends the queue."""
         left = self._users.pop(user, None)
         if left is None:
             return
+        del self._departures[user]
         left.gone.set()
         for task in left.tasks:
             task.cancel()
@@ -194,10 +199,11 @@ class RayStore:
             self.end_if_unused()
 
     def end_if_unused(self, *, discard: bool = True) -> bool:
-        """End the queue if it has no user (and, without ``discard``, no message); whether it has ended."""
-        if not self._users and not self.closed and (discard or self._ring.empty()):
+        """End the queue if it has no user (and, without ``discard``, no message); whether this ended it."""
+        ends = not self._users and not self.closed and (discard or self._ring.empty())
+        if ends:
             self.end()
-        return self.closed
+        return ends
 
     def end(self) -> None:
         """End the queue with its messages; handles that are left find it lost."""
