@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 500
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 def rate(step: Callable[[], int]) -> float:

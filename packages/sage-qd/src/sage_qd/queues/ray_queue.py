@@ -40,7 +40,7 @@ R = TypeVar("R")
 
 SLICE_SECONDS: Final = 1.0
 """How long a request may wait at the actor; the handle asks again until its own time is over."""
-BATCH_MESSAGES: Final = 512
+BATCH_MESSAGES: Final = 4096
 BATCH_BYTES: Final = 1 << 18
 """A request that puts carries at most this, or one message."""
 
