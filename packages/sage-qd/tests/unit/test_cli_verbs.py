@@ -266,7 +266,7 @@ def test_wrong_usage_is_explained(run: Run, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["ls", "inspect", "top", "waits", "explain", "doctor", "clean", "bench", "calibrate", "export"]
+    "verb", ["ls", "inspect", "top", "waits", "explain", "doctor", "clean", "serve", "bench", "calibrate", "export"]
 )
 def test_help_teaches_with_examples(run: Run, verb: str) -> None:
     done = run(verb, "--help")

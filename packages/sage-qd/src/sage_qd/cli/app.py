@@ -12,6 +12,7 @@ from sage_qd.cli.endings import EXIT_CODES, ExitCode, code_of
 from sage_qd.cli.explaining import explain
 from sage_qd.cli.exporting import export
 from sage_qd.cli.listing import inspect, ls, waits
+from sage_qd.cli.serving import serve
 from sage_qd.cli.upkeep import clean, doctor
 from sage_qd.cli.watching import top
 from sage_qd.errors import SageQueueError
@@ -25,6 +26,7 @@ click.rich_click.COMMAND_GROUPS = {
         {"name": "See", "commands": ["ls", "inspect", "top", "waits"]},
         {"name": "Choose", "commands": ["explain"]},
         {"name": "Keep in order", "commands": ["doctor", "clean"]},
+        {"name": "Host", "commands": ["serve"]},
         {"name": "Measure", "commands": ["bench", "calibrate", "export"]},
     ]
 }
@@ -47,7 +49,7 @@ def app() -> None:
     """  # noqa: D301  (click wants this very character before a block that it must not wrap)
 
 
-for verb in (ls, inspect, top, waits, explain, doctor, clean, bench, calibrate, export):
+for verb in (ls, inspect, top, waits, explain, doctor, clean, serve, bench, calibrate, export):
     app.add_command(verb)
 
 

@@ -12,10 +12,10 @@ from sage_qd.cli.endings import EXIT_CODES
 from sage_qd.cli.listing import namespace_option
 from sage_qd.monitor import QueueState, queue_states
 
-__all__ = ["export"]
+__all__ = ["export", "listen_address"]
 
 
-def _address(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
+def listen_address(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
     """Take a text apart into host and port."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -31,7 +31,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @namespace_option
 @click.option(
     "--listen",
-    callback=_address,
+    callback=listen_address,
     default="127.0.0.1:9464",
     show_default=True,
     metavar="ADDRESS:PORT",
