@@ -14,7 +14,7 @@ from sage_qd.queues.base import Capabilities, Delivery, Ordering, Reach
 if TYPE_CHECKING:
     from sage_qd.descriptors.base import BaseQueueDescriptor
 
-__all__ = ["capabilities_of"]
+__all__ = ["capabilities_of", "reaches_as_far"]
 
 _BUILT_IN: Final[Mapping[str, Capabilities]] = MappingProxyType(
     {
@@ -58,6 +58,11 @@ _BUILT_IN: Final[Mapping[str, Capabilities]] = MappingProxyType(
         ),
     }
 )
+
+
+def reaches_as_far(kind: Capabilities | None, other: Capabilities | None) -> bool:
+    """Whether who reaches a queue of the other kind on another host reaches one of this kind, too."""
+    return other is None or other.reach is not Reach.HOSTS or (kind is not None and kind.reach is Reach.HOSTS)
 
 
 def capabilities_of(kind: "type[BaseQueueDescriptor]") -> Capabilities | None:

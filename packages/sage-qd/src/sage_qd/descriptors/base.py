@@ -4,19 +4,27 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
 
 import msgspec
 
 from sage_qd.descriptors import uri
+from sage_qd.descriptors.abilities import capabilities_of, reaches_as_far
 from sage_qd.descriptors.availability import missing_for
 from sage_qd.descriptors.document import VERSION, Members, check_tag, members_of, settings_of, with_tag
 from sage_qd.descriptors.parsing import canonical_json, parse_json
 from sage_qd.descriptors.registry import normalised, queue_kind
 from sage_qd.descriptors.settings import Setting
 from sage_qd.descriptors.verbs import QUEUE_VERBS, QueueVerbs
-from sage_qd.errors import DescriptorError, InvalidQueueNameError, NotShareableError, StaleDescriptorError
+from sage_qd.errors import (
+    DescriptorError,
+    InvalidQueueNameError,
+    NotShareableError,
+    QueueMovedError,
+    StaleDescriptorError,
+)
 from sage_qd.queues.base import Capabilities, Queue
 
 if TYPE_CHECKING:
@@ -171,7 +179,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
             queue.close()
             raise StaleDescriptorError(wanted=self.instance, found=str(found))
         queue.descriptor = self._copy(queue_id=self.queue_id, instance=found)
-        queue.follow(_open_successor)
+        queue.follow(partial(_open_successor, capabilities_of(type(self))))
         return queue
 
     def _bind(self, queue: Queue[Any]) -> None:
@@ -465,9 +473,17 @@ def _checked_queue_id(queue_id: str) -> None:
         raise InvalidQueueNameError(name=queue_id, rule=rule)
 
 
-def _open_successor(text: str, create: bool) -> Queue[Any]:
-    """Open the queue that another one was moved to."""
-    return BaseQueueDescriptor.from_json(text)._opened(create)
+def _open_successor(source: Capabilities | None, text: str, create: bool) -> Queue[Any]:
+    """
+    Open the queue that another one was moved to.
+
+    Raises:
+        QueueMovedError: The other one stays on its host, and who used this one may be on another.
+    """
+    successor = BaseQueueDescriptor.from_json(text)
+    if not reaches_as_far(capabilities_of(type(successor)), source):
+        raise QueueMovedError(name=None, successor=text)
+    return successor._opened(create)
 
 
 def _is_json(value: Any) -> bool:

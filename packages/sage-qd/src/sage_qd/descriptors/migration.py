@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
+from sage_qd.descriptors.abilities import capabilities_of, reaches_as_far
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.registry import queue_kind
 from sage_qd.errors import QueueMovedError
@@ -65,13 +66,18 @@ def migrate(source: BaseQueueDescriptor, to: BaseQueueDescriptor | str, *, timeo
         QueueMovedError: It was moved to another queue than ``to`` already; move that one.
         ShutDown: It was shut down.
         NotShareableError: Its kind cannot be moved, or the new one is of a kind that its users cannot reach.
-        ValueError: The new queue is not empty, or is the old one.
+        ValueError: The new queue is not empty, or is the old one, or does not reach as far as the old one.
         BackendUnavailableError: The new kind lacks something here. The old queue goes on, as in all these cases.
     """
     deadline = deadline_of(True, timeout)
     target = _successor_of(source, to) if isinstance(to, str) else to
     if (target.queue_type, target.queue_id) == (source.queue_type, source.queue_id):
         raise ValueError(f"{source.queue_id!r} cannot be moved to itself")
+    if not reaches_as_far(capabilities_of(type(target)), capabilities_of(type(source))):
+        raise ValueError(
+            f"who uses {source.queue_id!r} on other hosts could not reach a {target.queue_type}; "
+            "move to a kind that reaches hosts"
+        )
     text = target.to_json(for_this_process=not source.can_serialize)
     with source.attach() as old, target._opened(create=True) as new:
         old.follow(None)

@@ -29,6 +29,7 @@ from sage_qd.errors import (
     ShutDown,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Lease, Ordering, Queue, QueueStats, Reach
+from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.ray_store import Facts, Message
 from sage_qd.queues.sage_ring import SageQueue
 from sage_qd.queues.waiting import check_batch, deadline_of, remaining
@@ -81,7 +82,7 @@ class Link(Protocol):
         """Leave the queue; twice is once. A queue that is gone is left already."""
 
 
-class RayQueue(Queue[T]):
+class RayQueue(Follower, Queue[T]):
     """
     Queue of objects for a Ray cluster: an actor owns the ring of the queue, on the *home* node.
 
@@ -160,11 +161,17 @@ class RayQueue(Queue[T]):
 
     def shutdown(self, immediate: bool = False) -> int:
         """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        if (target := self._followed("shutdown")) is not None:
+            return int(target.shutdown(immediate)) + (self.clear() if immediate else 0)
         return cast(int, self._asked("shutdown", immediate))
 
     def seal(self, successor: str) -> int:
         """End this queue in favour of another one; see :meth:`Queue.seal`."""
         return cast(int, self._asked("seal", successor))
+
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        return cast("str | None", self._asked("successor"))
 
     def destroy(self) -> None:
         """End the queue with its messages and its actor: all other handles find it lost. Closes this one."""
@@ -174,6 +181,7 @@ class RayQueue(Queue[T]):
     def close(self) -> None:
         """Give up this handle; the last one of all ends the queue, unless it is detached or durable."""
         if not self._closed:
+            self._close_successor()
             self._closed = True
             self._end.detach()
             self._link.leave()
@@ -209,6 +217,7 @@ class RayQueue(Queue[T]):
         return f"<{type(self).__name__} {self._queue_id!r}, {self.codec}, {'closed' if self._closed else 'open'}>"
 
 
+@follows
 class HomeRayQueue(RayQueue[T]):
     """
     A handle on the node of the actor: the ring is its own, the actor is asked only to end the queue.
@@ -346,6 +355,7 @@ class HomeRayQueue(RayQueue[T]):
             watch.stop()
 
 
+@follows
 class RemoteRayQueue(RayQueue[T]):
     """
     A handle on another node: everything is a request to the actor.

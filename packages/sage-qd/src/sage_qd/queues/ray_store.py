@@ -257,7 +257,7 @@ class RayStore:
         except Exception as error:  # noqa: BLE001  (whatever it is, the handle raises it)
             return False, error
 
-    async def _attempts(self, wait: Callable[[float | None], bool], step: Callable[[], R], seconds: float) -> R:
+    async def _attempts(self, wait: str, step: Callable[[], R], seconds: float) -> R:
         return await attempts(self, wait, step, monotonic() + seconds)
 
     async def do_put(self, user: _User, messages: list[Message], after: int | None, seconds: float) -> tuple[int, int]:
@@ -276,7 +276,7 @@ class RayStore:
                 return 0, len(messages)
         try:
             step = partial(self._ring.put_many, messages, 0)
-            return await self._attempts(self.wait_room, step, seconds), len(messages)
+            return await self._attempts("wait_room", step, seconds), len(messages)
         except ShutDown as error:
             raise self._ended(error) from None
 
@@ -291,14 +291,14 @@ class RayStore:
             return self._ring.get_many(max_items, max_bytes, 0)
 
         try:
-            return await self._attempts(self.wait_message, step, seconds)
+            return await self._attempts("wait_message", step, seconds)
         except ShutDown as error:
             raise self._ended(error) from None
 
     async def do_lease(self, user: _User, seconds: float) -> tuple[int, Message, int]:
         """Lease the oldest message: the number of the lease, the message, and how often it was held before."""
         try:
-            lease = await self._attempts(self.wait_message, lambda: self._ring.lease(False), seconds)
+            lease = await self._attempts("wait_message", lambda: self._ring.lease(False), seconds)
         except ShutDown as error:
             raise self._ended(error) from None
         number = next(self._lease_numbers)
@@ -323,20 +323,20 @@ class RayStore:
 
     async def do_wait_message(self, user: _User, seconds: float) -> bool:
         """Wait until a get has an answer."""
-        return await self._until(self.wait_message, Empty, seconds)
+        return await self._until("wait_message", Empty, seconds)
 
     async def do_wait_room(self, user: _User, seconds: float) -> bool:
         """Wait until a put has an answer."""
-        return await self._until(self.wait_room, Full, seconds)
+        return await self._until("wait_room", Full, seconds)
 
-    async def _until(self, ready: Callable[[float | None], bool], missing: type[Empty | Full], seconds: float) -> bool:
+    async def _until(self, wait: str, missing: type[Empty | Full], seconds: float) -> bool:
         def step() -> bool:
-            if not ready(0):
+            if not getattr(self, wait)(0):
                 raise missing
             return True
 
         try:
-            return await self._attempts(ready, step, seconds)
+            return await self._attempts(wait, step, seconds)
         except missing:
             return False
 

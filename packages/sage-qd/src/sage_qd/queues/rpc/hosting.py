@@ -28,7 +28,7 @@ SLICE_SECONDS: Final = 0.25
 PAUSE_SECONDS: Final = 0.02
 """How long it rests when there was something, but not what the first one in line needs: room, but too little."""
 PICKLE_TAGS: Final = frozenset((1, 129))
-ASKED: Final = ("peek", "clear", "qsize", "empty", "full", "stats", "shutdown", "seal", "maxsize")
+ASKED: Final = ("peek", "clear", "qsize", "empty", "full", "stats", "shutdown", "seal", "successor", "maxsize")
 """Methods that a client may call by name. They do not wait."""
 _LARGEST_TAG: Final = 255
 
@@ -267,6 +267,7 @@ def _own_handle(descriptor: HostedDescriptor) -> Queue[Any]:
         descriptor.open()
         queue = descriptor.attach()
         descriptor.close()
+    queue.follow(None)  # each client follows for itself, where it can: this handle must not change under the server
     return queue
 
 

@@ -37,6 +37,7 @@ from sage_qd.errors import (
     ShutDown,
 )
 from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.rpc import wire
 from sage_qd.queues.rpc.client import Address, Call, Connection, Handle, connection_to, release
 from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, remaining
@@ -50,7 +51,8 @@ _EACH_ITEM_BYTES: Final = 16
 """What an item takes in a frame beside its bytes, at most."""
 
 
-class RPCQueue(Queue[T]):
+@follows
+class RPCQueue(Follower, Queue[T]):
     """
     Queue at a server, see :mod:`sage_qd.queues.rpc.queue`. Open one through its descriptor.
 
@@ -412,17 +414,27 @@ class RPCQueue(Queue[T]):
 
     def shutdown(self, immediate: bool = False) -> int:
         """End the queue for everybody; see :meth:`Queue.shutdown`."""
+        if (target := self._followed("shutdown")) is not None:
+            dropped = int(target.shutdown(immediate))
+            return dropped + (int(self._ask("clear", is_repeatable=False)) if immediate else 0)
         return int(self._ask("shutdown", bool(immediate), is_repeatable=False))
 
     def seal(self, successor: str) -> int:
         """End this queue in favour of another one, where the queue at the server can; see :meth:`Queue.seal`."""
         return int(self._ask("seal", successor, is_repeatable=False))
 
+    def successor(self) -> str | None:
+        """What this queue was sealed with."""
+        found = self._ask("successor")
+        return None if found is None else str(found)
+
     def close(self) -> None:
         """Give up this handle; the server gives its leases back and ends its waiting calls. Closing twice is fine."""
         if self._pid != os.getpid():  # the connection is the parent's, and so is the lock
             self._closed = True
             return
+        if not self._closed:
+            self._close_successor()
         with self._ending:
             if self._closed:
                 return
