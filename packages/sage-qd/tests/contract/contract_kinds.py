@@ -75,9 +75,27 @@ def make_message_pack_descriptor(**settings: Any) -> SageQueueDescriptor:
     return SageQueueDescriptor(namespace=NAMESPACE, codec="msgpack", **settings)
 
 
+_server: dict[str, Any] = {}
+
+
+@contextmanager
+def rpc_server() -> Iterator[None]:
+    """The server that the descriptors below name."""
+    from contract_server import server_process
+
+    with server_process("local") as where:
+        _server.update(where)
+        yield
+
+
+def make_rpc_descriptor(**settings: Any) -> Any:
+    return sage_qd.RPCQueueDescriptor(**_server | settings)
+
+
 KINDS = (
     Kind("local_queue", LocalQueueDescriptor, "LocalQueue", start_methods=()),
     Kind("sage_queue", make_sage_descriptor, "SageQueue", surroundings=clean_namespace),
     Kind("shm_queue", SharedMemoryQueueDescriptor, "SharedMemoryQueue"),
+    Kind("rpc_queue", make_rpc_descriptor, "RPCQueue", needs=("zmq",), surroundings=rpc_server),
     Kind("sage_queue_message_pack", make_message_pack_descriptor, "SageQueue", surroundings=clean_namespace),
 )

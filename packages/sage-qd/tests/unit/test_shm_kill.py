@@ -124,6 +124,7 @@ def prepared() -> Iterator[Callable[[], SharedMemoryQueue[bytes]]]:
 
     def prepare() -> SharedMemoryQueue[bytes]:
         made.append(SharedMemoryQueueDescriptor(f"kill-{uuid.uuid4().hex}", codec="raw").open())
+        made[-1].follow(None)  # the successor of these is no queue
         made[-1].put_many(ALL)
         return made[-1]
 

@@ -43,6 +43,7 @@ _BUILT_IN: Final[Mapping[str, Capabilities]] = MappingProxyType(
             bounded_by_bytes=False,
             uri_scheme="rpc",
             durable=True,
+            movable=True,
         ),
         "shm_queue": Capabilities(
             reach=Reach.PROCESSES,

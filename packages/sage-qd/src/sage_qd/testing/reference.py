@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Final
 
 import sage_qd
+from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.descriptors.registry import known_queue_types, queue_kind
 from sage_qd.errors import BackendUnavailableError
 from sage_qd.queues.base import Capabilities
@@ -76,7 +77,7 @@ _FACTS: Final = {
 
 def kinds_page() -> str:
     """Return the page of all registered kinds: one column for each."""
-    kinds = known_queue_types()
+    kinds = [queue_type for queue_type in known_queue_types() if queue_type != "auto"]  # it becomes one of the others
     columns = [_facts_of(queue_type) for queue_type in kinds]
     rows = [[fact, *cells] for fact, cells in zip(_FACTS, zip(*columns, strict=True), strict=True)]
     legend = "\n".join(f"- **{fact}**: {meaning}" for fact, meaning in _FACTS.items())
@@ -91,9 +92,7 @@ def _facts_of(queue_type: str) -> list[str]:
     except BackendUnavailableError as error:
         return [f"needs {error.missing}", *["–"] * (len(_FACTS) - 1)]
     queue = _queue_class(kind)
-    declared = getattr(kind, "capabilities", None)
-    if declared is None and queue in sage_qd.__all__:
-        declared = getattr(sage_qd, queue).capabilities
+    declared = capabilities_of(kind)
     return [
         f"{{class}}`~sage_qd.{kind.__name__}`",
         f"{{class}}`~sage_qd.{queue}`" if queue in sage_qd.__all__ else "–",

@@ -83,6 +83,7 @@ class RPCQueue(Follower, Queue[T]):
         bounded_by_bytes=False,
         uri_scheme="rpc",
         durable=True,
+        movable=True,
     )
 
     def __init__(
@@ -125,7 +126,6 @@ class RPCQueue(Follower, Queue[T]):
                 raise ProtocolError(peer=self._address.endpoint, reason=reason) from None
             vars(self)["capabilities"] = replace(
                 type(self).capabilities,
-                movable=bool(found["movable"]),
                 bounded_by_bytes=bool(found["bounded_by_bytes"]),
             )
         except BaseException:

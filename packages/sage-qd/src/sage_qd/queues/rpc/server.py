@@ -358,7 +358,6 @@ class QueueServer:
             "instance": hosted.instance,
             "maxsize": maxsize,
             "largest_message": hosted.largest_message,
-            "movable": hosted.queue.capabilities.movable,
             "bounded_by_bytes": hosted.queue.capabilities.bounded_by_bytes,
         }
 
