@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -233,7 +234,9 @@ class DescriptorContract:
             pytest.skip("this kind declares nothing, so it is never chosen")
         queue = descriptor.open()
 
-        assert declared == queue.capabilities
+        for name, value in asdict(declared).items():
+            if value is not False:  # a queue in a good place may be able to do more than the kind promises
+                assert getattr(queue.capabilities, name) == value
         descriptor.close()
 
     def test_the_kind_explains_itself(self, descriptor: BaseQueueDescriptor) -> None:
