@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.mark.parametrize("kind", ["local_queue", "sage_queue"])
 def test_a_kind_is_measured_and_leaves_nothing_behind(kind: str) -> None:
-    before = {info.path for info in list_segments()}
+    before = {info.path for info in list_segments("default")}
     steps: list[str] = []
 
     found = measured(kind, seconds=0.1, note=steps.append)
@@ -27,7 +27,8 @@ def test_a_kind_is_measured_and_leaves_nothing_behind(kind: str) -> None:
     assert found.wake_us_p99 >= found.wake_us > 0
     assert (found.bytes_per_second is None) == (kind == "local_queue")
     assert len(steps) == 3
-    assert not [info for info in list_segments() if info.path not in before and info.name.startswith("sage_queue_")]
+    left = [info for info in list_segments("default") if info.path not in before]
+    assert not [info for info in left if info.name.startswith("sage_queue_")]
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ while True:
 
     assert (slow.pid, slow.blocked_on, slow.certain) == (worker.pid, f"put {namespace}/results", True)
     assert f"s (put {namespace}/results)" in str(slow)
-    assert results.stats().put_waiters
+    assert eventually(lambda: results.stats().put_waiters)  # a sleeper takes its mark back for a moment with each slice
 
 
 def test_without_a_known_reader_whoever_else_uses_the_queue_is_named_with_doubt(

@@ -311,6 +311,11 @@ class SharedMemoryQueue(Follower, Queue[T]):
         """Wait until every message ever put was worked off."""
         self._changes.until(self._store.all_done, IDLE, inf)
 
+    @property
+    def unfinished_tasks(self) -> int:
+        """Messages put and not worked off yet, under the name that ``queue.Queue`` has for it."""
+        return self._changes.change(lambda state: state.unfinished)
+
     # -- Inspection ---------------------------------------------------------------------------------------------------
 
     @property
