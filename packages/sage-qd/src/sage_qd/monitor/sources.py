@@ -20,6 +20,7 @@ Source = Callable[[str | None], Iterable[QueueState]]
 
 _SOURCES: Final[dict[str, str | Source]] = {
     "sage_queue": "sage_qd.monitor.rings:list_states",
+    "shm_queue": "sage_qd.monitor.portable:list_states",
 }
 
 

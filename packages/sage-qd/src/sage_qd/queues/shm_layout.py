@@ -150,10 +150,10 @@ class Memory:
         IncompatibleQueueError: It was made by another version.
     """
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, *, read_only: bool = False) -> None:
         if size < DATA_START + RECORD_BYTES:
             raise CorruptQueueError(field="file size", value=size, wanted=f"at least {DATA_START + RECORD_BYTES:,}")
-        self._map = mmap.mmap(descriptor, size)
+        self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE)
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:DATA_START].cast("Q")
         self._data = self._bytes[DATA_START:]
