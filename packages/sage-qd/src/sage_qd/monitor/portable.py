@@ -10,6 +10,7 @@ from sage_qd.monitor.states import QueueState
 from sage_qd.queues.base import QueueFigures
 from sage_qd.queues.shm_layout import Memory, State
 from sage_qd.queues.shm_places import check_private, folder
+from sage_qd.queues.shm_store import SHUT
 
 __all__ = ["KIND", "list_states"]
 
@@ -20,13 +21,19 @@ _LOOKS: Final = 100
 def list_states(namespace: str | None = None) -> list[QueueState]:
     """The states of all queues of this kind of this user; they have no namespaces, so none is in one."""
     place = folder()
-    if namespace is not None or not place.is_dir():
+    if namespace is not None:
+        return []
+    try:
+        names = [name for name in sorted(os.listdir(place)) if "~" not in name]
+    except FileNotFoundError:
         return []
     locked = flocked_files()
-    return [_seen(str(place / name), name, locked) for name in sorted(os.listdir(place)) if "~" not in name]
+    seen = (_seen(str(place / name), name, locked) for name in names)
+    return [state for state in seen if state is not None]
 
 
-def _seen(path: str, name: str, locked: set[tuple[int, int]]) -> QueueState:
+def _seen(path: str, name: str, locked: set[tuple[int, int]]) -> QueueState | None:
+    """One queue; None when it went away meanwhile."""
     queue_id, in_use = text_or_name(name), None
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -41,13 +48,22 @@ def _seen(path: str, name: str, locked: set[tuple[int, int]]) -> QueueState:
             state, settings, instance = _steady(memory), memory.settings, memory.instance
         finally:
             memory.close()
+    except FileNotFoundError:
+        return None
     except (SageQueueError, OSError) as error:
         return QueueState(kind=KIND, queue_id=queue_id, namespace="", where=path, in_use=in_use, problem=str(error))
     return QueueState(
-        kind=KIND, queue_id=queue_id, namespace="", where=path, in_use=in_use, instance=instance,
-        capacity_items=settings.maxsize or None, capacity_bytes=settings.capacity_bytes, figures=_figures(state),
-        problem="shut down" if state.flags & 1 else None,
-    )  # fmt: skip
+        kind=KIND,
+        queue_id=queue_id,
+        namespace="",
+        where=path,
+        in_use=in_use,
+        instance=instance,
+        capacity_items=settings.maxsize or None,
+        capacity_bytes=settings.capacity_bytes,
+        figures=_figures(state),
+        problem="shut down" if state.flags & SHUT else None,
+    )
 
 
 def _steady(memory: Memory) -> State:
@@ -64,9 +80,19 @@ def _steady(memory: Memory) -> State:
 
 def _figures(state: State) -> QueueFigures:
     return QueueFigures(
-        puts=state.puts, gets=state.puts - state.count, depth=state.count - state.leased, leased=state.leased,
-        high_water=state.high_water, redeliveries=state.redeliveries, dropped=state.dropped,
-        put_blocked_ns=state.put_blocked_ns, get_blocked_ns=state.get_blocked_ns, put_waiters=state.room_waiters,
-        get_waiters=state.message_waiters, oldest_age_ns=0, is_shutdown=bool(state.flags & 1),
-        bytes_put=state.bytes_put, bytes_taken=state.bytes_taken,
-    )  # fmt: skip
+        puts=state.puts,
+        gets=state.puts - state.count,
+        depth=state.count - state.leased,
+        leased=state.leased,
+        high_water=state.high_water,
+        redeliveries=state.redeliveries,
+        dropped=state.dropped,
+        put_blocked_ns=state.put_blocked_ns,
+        get_blocked_ns=state.get_blocked_ns,
+        put_waiters=state.room_waiters,
+        get_waiters=state.message_waiters,
+        oldest_age_ns=0,
+        is_shutdown=bool(state.flags & SHUT),
+        bytes_put=state.bytes_put,
+        bytes_taken=state.bytes_taken,
+    )
