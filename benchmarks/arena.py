@@ -15,14 +15,16 @@ from pathlib import Path
 from statistics import median
 
 from channels import SMALL, Channel, Shape, remove_folder
-from crew import Crew, CrewError
+from coding import CODERS
+from crew import Crew, CrewError, describe
+from kinds import KINDS
 from ours import OURS
 from peers import PEERS
 from topologies import Job, Topology, now
 
 REPETITIONS = 7
 SECONDS = 0.25  # how long one run of one contender is meant to take
-CONTENDERS: dict[str, type[Channel]] = {**OURS, **PEERS}
+CONTENDERS: dict[str, type[Channel]] = {**OURS, **PEERS, **KINDS, **CODERS}
 
 
 @dataclass
@@ -158,6 +160,27 @@ class Arena:
         except CrewError as failure:
             measured[at].problem, measured[at].values = str(failure), {}
             crews.pop(at).close()
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], Mapping[str, float]]], repetitions: int = REPETITIONS
+) -> list[Measured]:
+    """
+    Measure contenders that start their own processes: each once a repetition, in an order that rotates.
+
+    One that raises drops out with its reason in its cell, as in `Arena.row`.
+    """
+    measured = {name: Measured(name) for name in contenders}
+    for turn in range(repetitions):
+        names = list(contenders)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if measured[name].problem is not None:
+                continue
+            try:
+                measured[name].add(contenders[name]())
+            except Exception as failure:  # noqa: BLE001  (each library has its own errors; the table shows them)
+                measured[name].problem, measured[name].values = f"failed: {describe(failure)}", {}
+    return list(measured.values())
 
 
 def cores() -> list[int]:

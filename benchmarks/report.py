@@ -172,8 +172,8 @@ def contender_lines(row: Row, one: Measured) -> list[tuple[str, ...]]:
     """The line of one contender, and one more for each further bar that names it."""
     if one.problem is not None:
         return [(f"  {one.name}: {one.problem}"[:100], *[""] * 6)]
-    own = one in (row.subject, row.with_roles)
-    bars = [bar for bar in row.gate.bars if (bar.against or (row.subject.name if row.subject else "")) == one.name]
+    bars = [bar for bar in row.gate.bars if held_at(row, bar) == one.name]
+    own = one in (row.subject, row.with_roles) or any(bar.against is None for bar in bars)
     lines: list[tuple[str, ...]] = []
     for key in ("value", *sorted({bar.key for bar in bars} - {"value"}), *extra_keys(row, one, bars)):
         matching: list[Bar | None] = [bar for bar in bars if bar.key == key] or [None]
@@ -183,13 +183,18 @@ def contender_lines(row: Row, one: Measured) -> list[tuple[str, ...]]:
             ratio = "" if own else ratio_text(quotient(subject, one, key))
             roles = "" if own else ratio_text(quotient(shown_roles, one, key))
             name = f"  {one.name}" if key == "value" else f"    {key}"
-            if bar and bar.subject:
+            if bar and bar.against and bar.subject:
                 name += f" (for {bar.subject.rpartition(', ')[2]})"
             last = (words(row, bar), verdict(row, bar)) if bar else ("", "")
             values = one.values[key]
             spread = f"{number_text(min(values))} .. {number_text(max(values))}"
             lines.append((name, number_text(one.median(key) or 0.0), spread, ratio, roles, *last))
     return lines
+
+
+def held_at(row: Row, bar: Bar) -> str | None:
+    """The contender whose line shows a bar: the one compared with, or our own where the bar is absolute."""
+    return bar.against or bar.subject or (row.subject.name if row.subject else None)
 
 
 def extra_keys(row: Row, one: Measured, bars: Sequence[Bar]) -> list[str]:
@@ -216,7 +221,9 @@ def summary(report: Report) -> str:
     }
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     missed = [
-        f"{row.gate.figure} against {bar.against or words(row, bar)}" for row, bar, word in verdicts if word == "no"
+        f"{row.gate.figure}{f', {bar.subject}' if bar.subject else ''} against {bar.against or words(row, bar)}"
+        for row, bar, word in verdicts
+        if word == "no"
     ]
     lines = [
         f"{len(verdicts)} bars: {said or 'none'}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import administration as admin
+import coding
 from arena import Entry, cores
 from channels import SMALL, Shape
 from large import arrays, large_bytes, large_get, plain_memcpy
@@ -196,3 +197,56 @@ def thousand_rings_memory() -> list[Entry]:
         Entry(RING, admin.memory(), kind=admin.ManyRings),
         Entry(FLOOR, admin.memory(), kind=admin.ManyFloors),
     ]
+
+
+# -- kinds of queues ---------------------------------------------------------------------------------------------------
+
+
+@row
+def facade_pair() -> list[Entry]:
+    return entries(pair(), "sage-qd descriptor", QUEUE, RING)
+
+
+@row
+def local_pair() -> list[Entry]:
+    return entries(pair(), "sage-qd local", "queue.Queue", "queue.SimpleQueue")
+
+
+@row
+def kinds_one_to_one() -> list[Entry]:
+    return entries(stream(), QUEUE, "sage-qd shm", "multiprocessing.Queue", pinned=two_cores())
+
+
+@row
+def kinds_batches() -> list[Entry]:
+    return entries(batches(), QUEUE, "sage-qd shm", "multiprocessing.Queue of lists", pinned=two_cores())
+
+
+# -- codecs ------------------------------------------------------------------------------------------------------------
+
+PICKLES = ("sage-qd pickle", "sage-qd pickle in a ring", "pickle")
+
+
+@row
+def codec_small_bytes() -> list[Entry]:
+    names = (*PICKLES, "sage-qd msgpack", "msgspec.msgpack", "sage-qd raw", "one copy")
+    return entries(coding.coding(coding.small_bytes), *names)
+
+
+@row
+def codec_small_tuple() -> list[Entry]:
+    names = (*PICKLES, "sage-qd msgpack", "msgspec.msgpack", "sage-qd json", "msgspec.json")
+    return entries(coding.coding(coding.small_tuple), *names)
+
+
+@row
+def codec_large_bytes() -> list[Entry]:
+    names = ("sage-qd pickle", "pickle", "sage-qd msgpack", "msgspec.msgpack", "sage-qd raw", "one copy")
+    return entries(coding.coding(coding.large_bytes), *names)
+
+
+@row
+def codec_large_array() -> list[Entry]:
+    if not coding.has_numpy():
+        raise NotPossibleError("numpy is not installed")
+    return entries(coding.coding(coding.large_array), "sage-qd pickle", "pickle")

@@ -16,7 +16,8 @@ import multiprocessing
 import queue
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from sage_qd import LocalQueueDescriptor, RPCQueueDescriptor, SageQueueDescripto
 
 CONTEXT = multiprocessing.get_context("spawn")
 PAYLOAD = b"x" * 64
+ANSWER_SECONDS = 60.0  # the longest a run may take
 
 
 # -- Ours --------------------------------------------------------------------------------------------------------------
@@ -69,22 +71,30 @@ def consume_ours(descriptor: Any, count: int, start: Any, result: Any, mode: str
         result.send((taken, time.perf_counter() - begun))
 
 
+@contextmanager
+def served(kind: str, keys: Any = None, clients: Any = None) -> Iterator[tuple[Any, int]]:
+    """A server process with a queue named ``bench``, and its port."""
+    heard, ready = CONTEXT.Pipe(False)
+    server = CONTEXT.Process(target=run_server, args=(kind, keys, clients, ready))
+    server.start()
+    ready.close()
+    try:
+        yield server, heard.recv()
+    finally:
+        server.terminate()
+        server.join()
+
+
 def ours(count: int, *, kind: str, encrypted: bool, mode: str = "pipelined", ack: str = "lease") -> float:
     """Messages a second through our server."""
     with tempfile.TemporaryDirectory() as folder:
         keys, client = (generate_keys(Path(folder) / name) for name in ("server", "client"))
-        heard, ready = CONTEXT.Pipe(False)
-        settings = (keys, [client.public]) if encrypted else (None, None)
-        server = CONTEXT.Process(target=run_server, args=(kind, *settings, ready))
-        server.start()
-        where: dict[str, Any] = {"port": heard.recv(), "ack": ack}
-        if encrypted:
-            where |= {"server_key": keys.public, "key_file": str(Path(folder) / "client")}
-        try:
+        settings = (keys, [client.public]) if encrypted else ()
+        with served(kind, *settings) as (_, port):
+            where: dict[str, Any] = {"port": port, "ack": ack}
+            if encrypted:
+                where |= {"server_key": keys.public, "key_file": str(Path(folder) / "client")}
             return pair(produce_ours, consume_ours, RPCQueueDescriptor("bench", **where), count, mode)
-        finally:
-            server.terminate()
-            server.join()
 
 
 def pair(produce: Callable[..., None], consume: Callable[..., None], where: Any, count: int, *more: Any) -> float:
@@ -95,9 +105,16 @@ def pair(produce: Callable[..., None], consume: Callable[..., None], where: Any,
     producer = CONTEXT.Process(target=produce, args=(where, count, start, *more))
     consumer.start()
     producer.start()
-    taken, seconds = heard.recv()
-    producer.join()
-    consumer.join()
+    result.close()
+    try:
+        if not heard.poll(ANSWER_SECONDS):
+            raise TimeoutError(f"no result within {ANSWER_SECONDS:.0f} s")
+        taken, seconds = heard.recv()
+        producer.join(ANSWER_SECONDS)
+    finally:
+        for process in (consumer, producer):
+            process.kill()  # both have ended by now, unless something went wrong
+            process.join()
     assert taken == count, f"{taken:,} of {count:,} arrived"
     return count / seconds
 
@@ -172,6 +189,7 @@ def managed(count: int) -> float:
     heard, ready = CONTEXT.Pipe(False)
     server = CONTEXT.Process(target=run_manager, args=(ready,))
     server.start()
+    ready.close()
     try:
         return pair(produce_managed, consume_managed, heard.recv(), count)
     finally:
