@@ -65,7 +65,6 @@ class ShmQueue(Channel):
         return End(get=opened.get, get_many=opened.get_many, pickles=True, close=opened.close, holds=[opened])
 
     def remove(self) -> None:
-        self.kept.unlink()
         self.kept.close()
 
 
