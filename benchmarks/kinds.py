@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import queue
 import threading
 import time
 from collections.abc import Sequence
@@ -79,17 +78,6 @@ class ListsThroughQueue(MultiprocessingQueue):
     def receiver(self, index: int) -> End:
         get = self.queue.get
         return End(get_many=lambda most: get(), pickles=True)
-
-
-class BlockedThread(LocalQueue):
-    """``queue.Queue`` in the row of the idle consumer."""
-
-    name = "queue.Queue"
-    distribution = module = None
-
-    def both(self) -> End:
-        made: Any = queue.Queue()
-        return End(put=made.put, get=made.get)
 
 
 # -- a queue at a server -----------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from administration import IDLE_SECONDS
 from arena import Arena, Measured, take_turns
 from channels import SMALL, Channel
 from crew import Crew, CrewError
-from kinds import BlockedThread, LocalQueue, RpcQueue, ShmQueue, idle, idle_thread
+from kinds import LocalQueue, RpcQueue, ShmQueue, idle, idle_thread
 from ours import SageQueue
-from references import MultiprocessingQueue
+from references import MultiprocessingQueue, ThreadQueue
 from topologies import Job
 
 ROUNDS = 3  # of rows whose contenders start several processes each time
@@ -92,12 +92,12 @@ def ray_program() -> dict[str, list[float]] | str:
 
 def idle_consumers(arena: Arena) -> list[Measured]:
     """All kinds at the same time, some processes each, since a sleeper does not disturb the others."""
-    kinds: list[type[Channel]] = [SageQueue, LocalQueue, ShmQueue, RpcQueue, MultiprocessingQueue, BlockedThread]
+    kinds: list[type[Channel]] = [SageQueue, LocalQueue, ShmQueue, RpcQueue, MultiprocessingQueue, ThreadQueue]
     measured = [Measured(kind.name, problem=kind.missing()) for kind in kinds]
     crews: list[tuple[Measured, Crew]] = []
     try:
         for one, kind in zip(measured, kinds, strict=True):
-            topology = (idle_thread if issubclass(kind, LocalQueue) else idle)(IDLE_SECONDS)
+            topology = (idle_thread if issubclass(kind, LocalQueue | ThreadQueue) else idle)(IDLE_SECONDS)
             for _ in range(0 if one.problem else ROUNDS):
                 try:
                     crews.append((one, Crew(kind, topology, SMALL, arena.new_folder())))
