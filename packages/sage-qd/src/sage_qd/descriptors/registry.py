@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGURATION_VARIABLE",
     "ENTRY_POINT_GROUP",
+    "built_in_queue_types",
     "known_queue_types",
     "normalised",
     "queue_kind",
@@ -82,6 +83,11 @@ _ALIASES: Final = {
 }
 _registered: Final[dict[str, "type[BaseQueueDescriptor]"]] = {}
 _mutex: Final = Lock()
+
+
+def built_in_queue_types() -> list[str]:
+    """Return the names of the kinds that sage-qd has, sorted."""
+    return sorted(_BUILT_IN)
 
 
 def known_queue_types() -> list[str]:

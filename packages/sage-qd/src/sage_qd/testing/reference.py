@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sage_qd
 from sage_qd.descriptors.abilities import capabilities_of
-from sage_qd.descriptors.registry import known_queue_types, queue_kind
+from sage_qd.descriptors.registry import built_in_queue_types, queue_kind
 from sage_qd.errors import BackendUnavailableError
 from sage_qd.queues.base import Capabilities
 from sage_qd.testing.deviations import (
@@ -76,8 +76,10 @@ _FACTS: Final = {
 
 
 def kinds_page() -> str:
-    """Return the page of all registered kinds: one column for each."""
-    kinds = [queue_type for queue_type in known_queue_types() if queue_type != "auto"]  # it becomes one of the others
+    """Return the page of all built-in kinds: one column for each."""
+    kinds = [
+        queue_type for queue_type in built_in_queue_types() if queue_type != "auto"
+    ]  # it becomes one of the others
     columns = [_facts_of(queue_type) for queue_type in kinds]
     rows = [[fact, *cells] for fact, cells in zip(_FACTS, zip(*columns, strict=True), strict=True)]
     legend = "\n".join(f"- **{fact}**: {meaning}" for fact, meaning in _FACTS.items())
