@@ -1,11 +1,14 @@
 """Queues of kind shm_queue, seen from outside."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sage_qd import SharedMemoryQueueDescriptor
+from sage_qd import SharedMemoryQueueDescriptor, clean_shared_memory
 from sage_qd.monitor.portable import list_states
 from sage_qd.queues.shm_places import folder
 
@@ -24,3 +27,30 @@ def test_seen_and_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (good.queue_id, good.figures.depth, good.in_use) == ("jobs", 1, True)
     damaged.unlink()
     queue.close()
+
+
+def test_what_a_killed_process_left_is_shown_named_and_then_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", str(tmp_path))
+    source = """
+from sage_qd import SharedMemoryQueueDescriptor
+queue = SharedMemoryQueueDescriptor("left").open()
+queue.put(1)
+print("ready", flush=True)
+queue.join()
+"""
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert clean_shared_memory(dry_run=True) == []
+    assert [state.in_use for state in list_states()] == [True]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    would = clean_shared_memory(dry_run=True)
+
+    assert [state.in_use for state in list_states()] == [False]
+    assert Path(would[0]).name == "left"
+    assert sorted(clean_shared_memory()) == sorted(would)
+    assert list_states() == []

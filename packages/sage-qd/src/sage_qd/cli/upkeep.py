@@ -10,6 +10,7 @@ from sage_qd.cli.listing import namespace_option
 from sage_qd.cli.output import as_json_option, plain, print_json, table, terminal
 from sage_qd.monitor.checks import SCHEMA, Level, checked_machine
 from sage_qd.queues.names import segment_name
+from sage_qd.queues.shm_segment import clean_shared_memory
 from sage_qd.ring import SegmentInfo, clean_segments, list_segments
 
 __all__ = ["clean", "doctor"]
@@ -55,7 +56,8 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
     Remove the queues that nobody uses, and what is left of large messages.
 
     These are queues whose users were all killed. Their messages go with them: open a queue first if they matter. Queues
-    in use are never touched. Queues that were made to stay (auto_cleanup=False) are spared without --kept.
+    in use are never touched. Queues that were made to stay (auto_cleanup=False) are spared without --kept. Queues of
+    kind shm_queue have no namespace, so --namespace leaves them alone.
 
     \b
     Examples:
@@ -64,7 +66,7 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
       sage-qd clean --namespace tests --kept --yes
     """  # noqa: D301  (as above)
     folder = None if namespace is None else segment_name(namespace)
-    would = clean_segments(folder, kept=kept, dry_run=True)
+    would = _cleaned(folder, kept=kept, dry_run=True)
     spared = [] if kept else [f"{info.namespace}/{info.name}" for info in list_segments(folder) if _is_spared(info)]
     console = terminal()
     removed: list[str] = []
@@ -76,7 +78,7 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
             raise click.UsageError(f"{len(would)} files would be removed and nobody can be asked here: say --yes")
         if not yes:
             click.confirm(f"Remove {len(would)} files?", abort=True, err=True)
-        removed = clean_segments(folder, kept=kept)
+        removed = _cleaned(folder, kept=kept, dry_run=False)
     if as_json:
         print_json(
             {"schema": CLEAN_SCHEMA, "dry_run": dry_run, "removed": would if dry_run else removed, "kept": spared}
@@ -87,6 +89,12 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
     console.print(f"{len(would if dry_run else removed)} files {'would be ' if dry_run else ''}removed")
     if spared:
         console.print(plain(f"{len(spared)} kept on purpose: {', '.join(spared)}; --kept removes them"), soft_wrap=True)
+
+
+def _cleaned(folder: str | None, *, kept: bool, dry_run: bool) -> list[str]:
+    """Clean rings, and the portable queues where no namespace is named; the paths."""
+    portable = clean_shared_memory(dry_run=dry_run) if folder is None else []
+    return clean_segments(folder, kept=kept, dry_run=dry_run) + portable
 
 
 def _is_spared(info: SegmentInfo) -> bool:

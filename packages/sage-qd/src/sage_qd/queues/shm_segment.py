@@ -336,11 +336,14 @@ def _remove_all(path: str, instance: str | None) -> list[str]:
     return [path, *removed] if remove(path) else removed
 
 
-def clean_shared_memory() -> list[str]:
+def clean_shared_memory(*, dry_run: bool = False) -> list[str]:
     """
     Remove the queues of this user that nobody has open, and what killed processes left; return the paths.
 
     Messages in a queue whose users were all killed go with it: open it first if they matter.
+
+    Args:
+        dry_run: Remove nothing; return what would be.
 
     Raises:
         InsecureQueueError: The folder could be under somebody else's control.
@@ -355,14 +358,14 @@ def clean_shared_memory() -> list[str]:
     for name in names:
         path = str(place / name)
         if name.startswith(NEW_PREFIX) or "~" not in name:
-            removed += _cleaned(path)
-        elif not os.path.lexists(place / name.partition("~")[0]) and remove(path):
+            removed += _cleaned(path, dry_run)
+        elif not os.path.lexists(place / name.partition("~")[0]) and (dry_run or remove(path)):
             removed.append(path)
     drop_folder()
     return removed
 
 
-def _cleaned(path: str) -> list[str]:
+def _cleaned(path: str, dry_run: bool) -> list[str]:
     """Remove one queue, with the lock: whoever opens it at this moment waits, and looks again."""
     try:
         descriptor = opened(path)
@@ -371,7 +374,7 @@ def _cleaned(path: str) -> list[str]:
     try:
         if not locked(descriptor) or not _has_name(descriptor, path):
             return []
-        return _remove_all(path, _instance_in(descriptor))
+        return [path, *companions(path)] if dry_run else _remove_all(path, _instance_in(descriptor))
     finally:
         os.close(descriptor)
 
