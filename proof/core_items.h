@@ -414,7 +414,7 @@ static void format_refuses_what_it_cannot_make(void) {
     CHECK_IS(sq_format(fd, &(sq_settings){.capacity_bytes = 0}, &fault), SQ_INVALID);
     CHECK_IS(sq_format(fd, &(sq_settings){.capacity_bytes = SQ_CAPACITY_MAX + 1}, &fault), SQ_INVALID);
     CHECK_IS(sq_format(fd, &(sq_settings){.capacity_bytes = 1, .max_items = 1ull << 31}, &fault), SQ_INVALID);
-    CHECK_IS(sq_format(fd, &(sq_settings){.capacity_bytes = 1, .mode = 8}, &fault), SQ_INVALID);
+    CHECK_IS(sq_format(fd, &(sq_settings){.capacity_bytes = 1, .mode = SQ_MODE_ALL + 1}, &fault), SQ_INVALID);
     struct stat st;
     CHECK(fstat(fd, &st) == 0 && st.st_size == 0);
 }

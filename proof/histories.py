@@ -90,7 +90,8 @@ class Notes:
         """Note the answer; likewise."""
         ended = time.monotonic_ns()
         struct.pack_into("=q", self.memory, at * NOTE.size + 24, ended)
-        struct.pack_into("=q", self.memory, at * NOTE.size + 8, value)
+        if verb == GET:  # packing clears the place first: a kill in between would make the value of a put another one
+            struct.pack_into("=q", self.memory, at * NOTE.size + 8, value)
         self.memory[at * NOTE.size] = verb + answer
 
     def begun(self) -> int:

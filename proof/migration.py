@@ -34,6 +34,9 @@ PRODUCERS, CONSUMERS = 4, 3
 KINDS = ("sage_queue", "shm_queue")
 SECONDS = {False: 20.0, True: 600.0}
 WATCHDOG_SECONDS = 120.0
+LONG_FORM = "--long" in sys.argv
+BETWEEN_MOVES_SECONDS = {False: 0.15, True: 4.0}[LONG_FORM]
+"""Who starts from the first descriptor goes through every move, so there may not be too many."""
 PAUSE_SECONDS = 0.03
 """Mean time between two kills."""
 
@@ -96,6 +99,7 @@ def move(text: str, folder: Path, kinds: list[str]) -> None:
         migration = migrate(here, kinds[turn % len(kinds)], timeout=WATCHDOG_SECONDS)
         here = migration.descriptor
         log.write("done", here.to_json(), migration.moved, migration.pause_ms, migration.stragglers)
+        time.sleep(BETWEEN_MOVES_SECONDS)
 
 
 # -- The storm --------------------------------------------------------------------------------------------------------
