@@ -181,7 +181,7 @@ static int attach_with(void (*change)(sq_identity *identity)) {
 static void lie_header(sq_identity *identity) { identity->header_bytes = 4096; }
 static void lie_header_odd(sq_identity *identity) { identity->header_bytes = 20481; }
 static void lie_header_long(sq_identity *identity) { identity->header_bytes = 1u << 30; }
-static void lie_mode(sq_identity *identity) { identity->mode = 8; }
+static void lie_mode(sq_identity *identity) { identity->mode = SQ_MODE_ALL + 1; }
 static void lie_items(sq_identity *identity) { identity->max_items = SQ_ITEMS_MAX + 1; }
 static void lie_namespace(sq_identity *identity) { identity->pid_namespace ^= 1; }
 static void lie_version(sq_identity *identity) { identity->layout_version++; }
