@@ -20,7 +20,6 @@ from sage_qd import (
     QueueDescriptorPool,
     SageQueueDescriptor,
 )
-from sage_qd.descriptors.abilities import capabilities_of
 
 IDS = st.text(min_size=1, max_size=30)
 MAXSIZES = st.integers(0, 2**31 - 1)
@@ -99,7 +98,7 @@ def test_what_is_chosen_meets_every_need(auto: AutoQueueDescriptor) -> None:
 
     chosen = auto.resolve()
 
-    able = capabilities_of(type(chosen))
+    able = type(chosen).capabilities
     assert isinstance(able, Capabilities)
     for need, met in (
         (auto.ack, able.lease),

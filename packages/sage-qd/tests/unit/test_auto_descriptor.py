@@ -29,7 +29,6 @@ from sage_qd import (
     register_queue_type,
 )
 from sage_qd.descriptors import registry
-from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.queues.base import Delivery
 from sage_qd.queues.local import LocalQueue
 
@@ -207,7 +206,7 @@ def test_every_built_in_kind_declares_what_it_can_do_where_it_is_there() -> None
             found = registry.queue_kind(kind)
         except BackendUnavailableError:
             continue
-        assert isinstance(capabilities_of(found), Capabilities), kind
+        assert isinstance(found.capabilities, Capabilities), kind
 
 
 # -- What travels -----------------------------------------------------------------------------------------------------

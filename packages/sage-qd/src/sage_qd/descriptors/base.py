@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
 import msgspec
 
 from sage_qd.descriptors import uri
-from sage_qd.descriptors.abilities import capabilities_of, reaches_as_far
 from sage_qd.descriptors.availability import missing_for
 from sage_qd.descriptors.document import VERSION, Members, check_tag, members_of, settings_of, with_tag
 from sage_qd.descriptors.parsing import canonical_json, parse_json
@@ -25,12 +24,12 @@ from sage_qd.errors import (
     QueueMovedError,
     StaleDescriptorError,
 )
-from sage_qd.queues.base import Capabilities, Queue
+from sage_qd.queues.base import Capabilities, Queue, Reach
 
 if TYPE_CHECKING:
     from sage_qd.descriptors.explaining import Explanation
 
-__all__ = ["LONGEST_QUEUE_ID", "BaseQueueDescriptor", "resolve_descriptor"]
+__all__ = ["LONGEST_QUEUE_ID", "BaseQueueDescriptor", "reaches_as_far", "resolve_descriptor"]
 
 LONGEST_QUEUE_ID: Final = 1024
 """Bytes of a queue id in UTF-8; a kind may allow less."""
@@ -179,7 +178,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
             queue.close()
             raise StaleDescriptorError(wanted=self.instance, found=str(found))
         queue.descriptor = self._copy(queue_id=self.queue_id, instance=found)
-        queue.follow(partial(_open_successor, capabilities_of(type(self))))
+        queue.follow(partial(_open_successor, type(self).capabilities))
         return queue
 
     def _bind(self, queue: Queue[Any]) -> None:
@@ -473,6 +472,11 @@ def _checked_queue_id(queue_id: str) -> None:
         raise InvalidQueueNameError(name=queue_id, rule=rule)
 
 
+def reaches_as_far(kind: Capabilities | None, other: Capabilities | None) -> bool:
+    """Whether who reaches a queue of the other kind on another host reaches one of this kind, too."""
+    return other is None or other.reach is not Reach.HOSTS or (kind is not None and kind.reach is Reach.HOSTS)
+
+
 def _open_successor(source: Capabilities | None, text: str, create: bool) -> Queue[Any]:
     """
     Open the queue that another one was moved to.
@@ -481,7 +485,7 @@ def _open_successor(source: Capabilities | None, text: str, create: bool) -> Que
         QueueMovedError: The other one stays on its host, and who used this one may be on another.
     """
     successor = BaseQueueDescriptor.from_json(text)
-    if not reaches_as_far(capabilities_of(type(successor)), source):
+    if not reaches_as_far(type(successor).capabilities, source):
         raise QueueMovedError(name=None, successor=text)
     return successor._opened(create)
 

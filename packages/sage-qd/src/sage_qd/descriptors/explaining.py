@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.costs import Cost, costs
 from sage_qd.descriptors.needs import Answer, Needs, answers_of, needs_of
@@ -222,7 +221,7 @@ def _verdict(name: str, needs: Needs, cost: Cost | None) -> Verdict:
             f"{error.missing} is missing: {error.install}" if isinstance(error, BackendUnavailableError) else str(error)
         )
         return Verdict(name, (), lacks, cost, None)
-    able = capabilities_of(kind)
+    able = kind.capabilities
     return Verdict(name, answers_of(kind, needs), kind.missing_here(), cost, None if able is None else able.reach)
 
 

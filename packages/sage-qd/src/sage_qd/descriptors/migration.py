@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from sage_qd.descriptors.abilities import capabilities_of, reaches_as_far
-from sage_qd.descriptors.base import BaseQueueDescriptor
+from sage_qd.descriptors.base import BaseQueueDescriptor, reaches_as_far
 from sage_qd.descriptors.registry import queue_kind
 from sage_qd.errors import QueueMovedError
 from sage_qd.queues.base import Queue
@@ -73,7 +72,7 @@ def migrate(source: BaseQueueDescriptor, to: BaseQueueDescriptor | str, *, timeo
     target = _successor_of(source, to) if isinstance(to, str) else to
     if (target.queue_type, target.queue_id) == (source.queue_type, source.queue_id):
         raise ValueError(f"{source.queue_id!r} cannot be moved to itself")
-    if not reaches_as_far(capabilities_of(type(target)), capabilities_of(type(source))):
+    if not reaches_as_far(type(target).capabilities, type(source).capabilities):
         raise ValueError(
             f"who uses {source.queue_id!r} on other hosts could not reach a {target.queue_type}; "
             "move to a kind that reaches hosts"

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.queues.base import Capabilities, Ordering, Reach
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Answer(NamedTuple):
 
 def needs_of(descriptor: "BaseQueueDescriptor") -> Needs:
     """What the queue of a concrete kind needs: its reach, and what it has been set to."""
-    found = capabilities_of(type(descriptor))
+    found = type(descriptor).capabilities
     defaults = {setting.name: setting.default for setting in descriptor.settings}
     chosen = {name: value for name, value in descriptor.metadata.items() if value != defaults.get(name)}
     host, port = descriptor.metadata.get("host"), descriptor.metadata.get("port")
@@ -141,7 +140,7 @@ def _integer(value: object) -> int | None:
 
 def answers_of(kind: "type[BaseQueueDescriptor]", needs: Needs) -> tuple[Answer, ...]:
     """What a kind says to each need that is declared, in the order in which they are listed."""
-    found = capabilities_of(kind)
+    found = kind.capabilities
     if found is None:
         return tuple(Answer(name, False, "it declares no capabilities") for name in needs.declared())
     return tuple(_answer(name, kind, found, needs) for name in needs.declared())

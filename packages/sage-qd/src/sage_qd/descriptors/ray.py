@@ -8,6 +8,8 @@ from sage_qd.codecs import check_codec_name
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
 from sage_qd.errors import BackendUnavailableError
+from sage_qd.queues.abilities import RAY
+from sage_qd.queues.base import Capabilities
 
 if TYPE_CHECKING:
     from sage_qd.queues.ray_queue import RayQueue
@@ -47,6 +49,7 @@ class RayQueueDescriptor(BaseQueueDescriptor):
     queue_type = "ray_queue"
     can_serialize = True
     uri_scheme: ClassVar[str | None] = "ray"
+    capabilities: ClassVar[Capabilities | None] = RAY
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE, uri_name="max_items"),
         Setting(name="capacity_bytes", type=int, default=1 << 22, low=1, high=1 << 34),

@@ -6,6 +6,8 @@ from sage_qd.codecs import check_codec_name
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
 from sage_qd.errors import BackendUnavailableError
+from sage_qd.queues.abilities import RPC
+from sage_qd.queues.base import Capabilities
 from sage_qd.queues.rpc.keys import check_host, check_public_key, key_from_environment, read_key_file
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class RPCQueueDescriptor(BaseQueueDescriptor):
     queue_type = "rpc_queue"
     can_serialize = True
     uri_scheme: ClassVar[str | None] = "rpc"
+    capabilities: ClassVar[Capabilities | None] = RPC
     uri_authority: ClassVar[tuple[str, ...]] = ("host", "port")
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="host", type=str, default="127.0.0.1", check=_check_host_name),

@@ -7,7 +7,8 @@ from sage_qd.codecs import check_codec_name
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
 from sage_qd.errors import BackendUnavailableError
-from sage_qd.queues.base import Capabilities, Delivery, Reach
+from sage_qd.queues.abilities import SAGE
+from sage_qd.queues.base import Capabilities
 from sage_qd.queues.names import segment_name
 
 if TYPE_CHECKING:
@@ -42,19 +43,7 @@ class SageQueueDescriptor(BaseQueueDescriptor):
     queue_type = "sage_queue"
     can_serialize = True
     uri_scheme: ClassVar[str | None] = "sage"
-    capabilities: ClassVar[Capabilities | None] = Capabilities(
-        reach=Reach.PROCESSES,
-        delivery=Delivery.ONCE_OR_LEASED,
-        survives_crash=True,
-        lease=True,
-        views=True,
-        joins=False,
-        same_object=False,
-        bounded_by_bytes=True,
-        uri_scheme="sage",
-        durable=True,
-        movable=True,
-    )
+    capabilities: ClassVar[Capabilities | None] = SAGE
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE, uri_name="max_items"),
         Setting(name="capacity_bytes", type=int, default=1 << 20, low=1, high=1 << 34),

@@ -6,6 +6,8 @@ from sage_qd.codecs import check_codec_name
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.settings import Setting, arranged
 from sage_qd.errors import BackendUnavailableError
+from sage_qd.queues.abilities import SHM
+from sage_qd.queues.base import Capabilities
 from sage_qd.queues.names import segment_name
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class SharedMemoryQueueDescriptor(BaseQueueDescriptor):
     queue_type = "shm_queue"
     can_serialize = True
     uri_scheme: ClassVar[str | None] = "shm"
+    capabilities: ClassVar[Capabilities | None] = SHM
     class_names: ClassVar[tuple[str, ...]] = ("SHMQueueDescriptor", "ShmQueueDescriptor")
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="maxsize", type=int, default=0, low=0, high=_LARGEST_MAXSIZE),

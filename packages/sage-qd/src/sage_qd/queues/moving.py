@@ -17,9 +17,11 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from sage_qd.errors import QueueClosedError, QueueMovedError, QueueNotFoundError
+from sage_qd.queues.base import Queue
 
 __all__ = ["Follower", "Succession", "follows"]
 
+T = TypeVar("T")
 Q = TypeVar("Q", bound=type)
 
 _PUTTING: Final = ("put", "put_nowait", "put_many", "wait_room", "full")
@@ -114,14 +116,10 @@ class Succession:
             self.target.leave_behind()
 
 
-class Follower:
+class Follower(Queue[T]):
     """What a kind that is written in Python needs to follow; its class is decorated with :func:`follows`, too."""
 
     _succession: Succession | None = None
-
-    def successor(self) -> str | None:
-        """What this queue was sealed with."""
-        raise NotImplementedError("a kind says what it was sealed with")
 
     def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
         """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""

@@ -28,7 +28,8 @@ from sage_qd.errors import (
     QueueUnavailableError,
     ShutDown,
 )
-from sage_qd.queues.base import Capabilities, Delivery, Lease, Ordering, Queue, QueueStats, Reach
+from sage_qd.queues.abilities import RAY
+from sage_qd.queues.base import Capabilities, Lease, QueueStats
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.ray_store import Facts, Message
 from sage_qd.queues.sage_ring import SageQueue
@@ -82,7 +83,7 @@ class Link(Protocol):
         """Leave the queue; twice is once. A queue that is gone is left already."""
 
 
-class RayQueue(Follower, Queue[T]):
+class RayQueue(Follower[T]):
     """
     Queue of objects for a Ray cluster: an actor owns the ring of the queue, on the *home* node.
 
@@ -101,20 +102,7 @@ class RayQueue(Follower, Queue[T]):
         queue_id: The name that the user gave.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        reach=Reach.HOSTS,
-        delivery=Delivery.ONCE_OR_LEASED,
-        survives_crash=True,
-        lease=True,
-        views=False,
-        joins=False,
-        same_object=False,
-        bounded_by_bytes=True,
-        uri_scheme="ray",
-        ordering=Ordering.PER_PRODUCER,
-        durable=True,
-        movable=True,
-    )
+    capabilities: ClassVar[Capabilities] = RAY
 
     def __init__(self, link: Link, queue_id: str) -> None:
         self._link = link

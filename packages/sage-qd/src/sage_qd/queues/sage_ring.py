@@ -18,7 +18,8 @@ from sage_qd.errors import (
     QueueNotFoundError,
     UntrustedPayloadError,
 )
-from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, Reach
+from sage_qd.queues.abilities import SAGE
+from sage_qd.queues.base import Capabilities, Descriptor, Lease, Queue
 from sage_qd.queues.moving import Succession
 from sage_qd.queues.names import segment_name
 from sage_qd.queues.travel import reduced
@@ -73,19 +74,7 @@ class SageQueue(Queue[T]):
         UntrustedPayloadError: The ring's messages are encoded with another codec. The ring is closed then.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        reach=Reach.PROCESSES,
-        delivery=Delivery.ONCE_OR_LEASED,
-        survives_crash=True,
-        lease=True,
-        views=True,
-        joins=False,
-        same_object=False,
-        bounded_by_bytes=True,
-        uri_scheme="sage",
-        durable=True,
-        movable=True,
-    )
+    capabilities: ClassVar[Capabilities] = SAGE
 
     def __init__(self, ring: Ring, codec: str = "pickle", *, queue_id: str | None = None) -> None:
         chosen = get_codec(codec)

@@ -24,7 +24,8 @@ from sage_qd.errors import (
     ShutDown,
     UntrustedPayloadError,
 )
-from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.abilities import SHM
+from sage_qd.queues.base import Capabilities, Descriptor, Lease, QueueFigures
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.shm_changes import Changes
 from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Part, Settings, State
@@ -49,7 +50,7 @@ _NO_MORE: Final[list[Payload]] = [(RAW_TAG, b"")]
 
 
 @follows
-class SharedMemoryQueue(Follower, Queue[T]):
+class SharedMemoryQueue(Follower[T]):
     """
     Queue of objects between processes, on any POSIX system.
 
@@ -70,18 +71,7 @@ class SharedMemoryQueue(Follower, Queue[T]):
         UntrustedPayloadError: The messages are encoded with another codec. The segment is closed then.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        reach=Reach.PROCESSES,
-        delivery=Delivery.ONCE_OR_LEASED,
-        survives_crash=True,
-        lease=True,
-        views=False,
-        joins=True,
-        same_object=False,
-        bounded_by_bytes=True,
-        uri_scheme="shm",
-        movable=True,
-    )
+    capabilities: ClassVar[Capabilities] = SHM
 
     def __init__(self, segment: Segment, codec: str = "pickle", *, queue_id: str) -> None:
         self._codec: Codec = get_codec(codec)

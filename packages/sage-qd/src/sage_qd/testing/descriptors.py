@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.descriptors.base import BaseQueueDescriptor, resolve_descriptor
 from sage_qd.errors import (
     DescriptorError,
@@ -229,7 +228,7 @@ class DescriptorContract:
     # -- What the kind can do -----------------------------------------------------------------------------------------
 
     def test_the_kind_declares_what_its_queues_can_do(self, descriptor: BaseQueueDescriptor) -> None:
-        declared = capabilities_of(type(descriptor))
+        declared = type(descriptor).capabilities
         if declared is None:
             pytest.skip("this kind declares nothing, so it is never chosen")
         queue = descriptor.open()

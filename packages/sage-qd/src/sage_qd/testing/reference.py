@@ -9,7 +9,6 @@ from enum import Enum
 from typing import Any, Final
 
 import sage_qd
-from sage_qd.descriptors.abilities import capabilities_of
 from sage_qd.descriptors.registry import built_in_queue_types, queue_kind
 from sage_qd.errors import BackendUnavailableError
 from sage_qd.queues.base import Capabilities
@@ -94,7 +93,7 @@ def _facts_of(queue_type: str) -> list[str]:
     except BackendUnavailableError as error:
         return [f"needs {error.missing}", *["–"] * (len(_FACTS) - 1)]
     queue = _queue_class(kind)
-    declared = capabilities_of(kind)
+    declared = kind.capabilities
     return [
         f"{{class}}`~sage_qd.{kind.__name__}`",
         f"{{class}}`~sage_qd.{queue}`" if queue in sage_qd.__all__ else "–",

@@ -11,7 +11,6 @@ How often a message arrives, by name:
 """
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,10 +35,12 @@ from sage_qd.errors import (
     SageQueueError,
     ShutDown,
 )
-from sage_qd.queues.base import Capabilities, Delivery, Descriptor, Lease, Queue, QueueFigures, Reach
+from sage_qd.queues.abilities import RPC
+from sage_qd.queues.base import Capabilities, Descriptor, Lease, QueueFigures
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.rpc import wire
 from sage_qd.queues.rpc.client import Address, Call, Connection, Handle, connection_to, release
+from sage_qd.queues.travel import reduced
 from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, remaining
 
 __all__ = ["Pipeline", "RPCLease", "RPCQueue"]
@@ -52,7 +53,7 @@ _EACH_ITEM_BYTES: Final = 16
 
 
 @follows
-class RPCQueue(Follower, Queue[T]):
+class RPCQueue(Follower[T]):
     """
     Queue at a server, see :mod:`sage_qd.queues.rpc.queue`. Open one through its descriptor.
 
@@ -72,19 +73,7 @@ class RPCQueue(Follower, Queue[T]):
         instance: The very queue that is meant, if that matters.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        reach=Reach.HOSTS,
-        delivery=Delivery.ONCE_OR_LEASED,
-        survives_crash=True,
-        lease=True,
-        views=False,
-        joins=False,
-        same_object=False,
-        bounded_by_bytes=False,
-        uri_scheme="rpc",
-        durable=True,
-        movable=True,
-    )
+    capabilities: ClassVar[Capabilities] = RPC
 
     def __init__(
         self,
@@ -451,13 +440,7 @@ class RPCQueue(Follower, Queue[T]):
             release(connection)
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:
-        if self.descriptor is None or not _is_starting_a_process():
-            raise NotShareableError(
-                what="an open RPCQueue",
-                instead="send queue.descriptor and open it on the other side, "
-                "or hand the queue over as an argument of the process that you start",
-            )
-        return _open_elsewhere, (self.descriptor,)
+        return reduced(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -635,14 +618,3 @@ def _make_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_make_lock)
-
-
-def _is_starting_a_process() -> bool:
-    """Whether the pickling under way is for a process that multiprocessing (or multiprocess) is starting."""
-    contexts = (sys.modules.get(name) for name in ("multiprocessing.context", "multiprocess.context"))
-    return any(context is not None and context.get_spawning_popen() is not None for context in contexts)
-
-
-def _open_elsewhere(descriptor: Descriptor) -> Any:
-    """What a started process does with a queue that was handed to it."""
-    return descriptor.open(create=False)

@@ -7,6 +7,7 @@ session outlives the server: a client that finds another server under the addres
 know.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -217,7 +218,7 @@ class Session:
         return [self.close_handle(handle) for handle in list(self.handles)]
 
 
-class Waiting:
+class Waiting(ABC):
     """A request that may have to wait for its answer."""
 
     answered = False
@@ -241,12 +242,13 @@ class Waiting:
             self._fail(error)
             return True
 
+    @abstractmethod
     def _attempt(self) -> bool:
-        raise NotImplementedError
+        """Try, without waiting; what the queue raises is the answer."""
 
+    @abstractmethod
     def expire(self) -> None:
         """Answer for good: the time is up."""
-        raise NotImplementedError
 
     def drop(self, error: BaseException) -> None:
         """End without having done anything more."""
