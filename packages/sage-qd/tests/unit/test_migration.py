@@ -177,6 +177,20 @@ def test_a_queue_is_moved_on_and_on_and_back_to_its_first_kind() -> None:
     queue.close()
 
 
+def test_a_late_user_who_leaves_first_takes_nothing_along() -> None:
+    """Nobody but the first handle, which has not followed yet, keeps the newer queues for itself."""
+    source = ring_queue()
+    queue = source.open()
+    here = source
+    for generation in range(2, 6):
+        here = migrate(here, "sage_queue", timeout=0).descriptor
+        with source.attach() as late:
+            late.put(generation)
+
+    assert [queue.get(timeout=0) for _ in range(2, 6)] == [2, 3, 4, 5]
+    queue.close()
+
+
 def test_a_move_that_cannot_be_leaves_the_queue_as_it_was() -> None:
     source, full = ring_queue(), ring_queue()
     queue = source.open()

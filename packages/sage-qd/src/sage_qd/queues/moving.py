@@ -105,8 +105,7 @@ class Succession:
                 left = self._open(self._successor, False)
             except QueueNotFoundError:
                 return
-            if self._queue.is_shared():
-                left.leave_behind()
+            left.leave_behind()  # this is only a look: it must not be what takes the successor away
             left.close()
             self._queue.leave_behind()
 
