@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from multiprocessing import get_context
 from typing import Any
 
@@ -109,8 +110,8 @@ LETTERS = string.ascii_letters + string.digits + '{}[]":,\\/%?#&=-_.+ \n\x00é\u
 
 
 def value(draw: random.Random) -> Any:
-    """A value where another one was expected."""
-    return draw.choice(draw.choice((ODD_NUMBERS, ODD_TEXTS, ODD_OTHERS)))
+    """A value where another one was expected; a new one each time, since it may be spoiled, too."""
+    return deepcopy(draw.choice(draw.choice((ODD_NUMBERS, ODD_TEXTS, ODD_OTHERS))))
 
 
 def setting_value(draw: random.Random, setting: Any) -> Any:

@@ -15,6 +15,7 @@ from sage_qd import (
     InvalidQueueNameError,
     LocalQueue,
     LocalQueueDescriptor,
+    RPCQueueDescriptor,
     SageQueueDescriptor,
     Setting,
     UnknownQueueTypeError,
@@ -306,6 +307,13 @@ def test_own_members_must_be_json_within_the_limits(value: Any) -> None:
 
     with pytest.raises(DescriptorError):
         resolve_descriptor(document | {"x-own": value})
+
+
+def test_a_setting_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(ValueError, match="namespace must be Unicode text"):
+        SageQueueDescriptor("jobs", namespace="\ud800")
+    with pytest.raises(ValueError, match="key_file must be Unicode text"):
+        RPCQueueDescriptor("jobs", key_file="\ud800")
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), -0.5, 2**53 + 1])

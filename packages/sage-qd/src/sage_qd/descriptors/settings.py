@@ -49,7 +49,7 @@ class Setting:
 
         Raises:
             TypeError: It has another type.
-            ValueError: It is beyond a limit.
+            ValueError: It is beyond a limit, or text that cannot be written as UTF-8.
         """
         if value is None and self.optional:
             return None
@@ -57,6 +57,8 @@ class Setting:
             value = float(value)
         if type(value) is not self.type or (type(value) is float and not isfinite(value)):
             raise TypeError(f"{self.name} must be {_WORDS[self.type]}, not {_shown(value)}")
+        if self.type is str and not _is_unicode(value):
+            raise ValueError(f"{self.name} must be Unicode text, without half surrogate pairs, not {_shown(value)}")
         if self.low is not None and cast(int, value) < self.low:
             raise ValueError(f"{self.name} must be at least {self.low:,}, not {_shown(value)}")
         if self.high is not None and cast(int, value) > self.high:
@@ -103,6 +105,14 @@ def arranged(positional: tuple[Any, ...], keywords: dict[str, Any], shipped_orde
     if twice := sorted(named.keys() & keywords.keys()):
         raise TypeError(f"given twice, by position and by keyword: {', '.join(twice)}")
     return named | keywords
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(value: object) -> str:
