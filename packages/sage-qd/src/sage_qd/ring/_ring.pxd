@@ -147,6 +147,8 @@ cdef class Ring:
     cdef object encoder           # object -> (tag, parts), or None: bytes-like objects only
     cdef object decoder           # (tag, buffer) -> object, or None
     cdef object plain_encoder     # object -> bytes or TypeError, or None
+    cdef tuple plain_values       # of its keywords
+    cdef tuple plain_names
     cdef bint in_parts            # the last object came in parts, so the next one may
     cdef object plain_decoder     # buffer -> object for tag 1, or None
     cdef list pending             # (tag, payload) taken out, but the decoder was interrupted; None when there are none

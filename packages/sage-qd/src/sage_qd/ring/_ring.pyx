@@ -21,6 +21,7 @@ from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close
 
 import os
+from functools import partial
 
 from sage_qd import errors
 
@@ -31,6 +32,7 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **item, Py_ssize_t size)
     int PyByteArray_Resize(object item, Py_ssize_t size) except -1
     void Py_DECREF(PyObject *item)
+    object PyObject_Vectorcall(object function, PyObject **arguments, size_t count, PyObject *names)
     void Py_XINCREF(PyObject *item)
 
 # Copies of more bytes than this run without the GIL: about 5 us, twice what giving it up and taking it back costs
@@ -40,6 +42,8 @@ cdef enum: COPY_WITH_GIL = 32768
 cdef enum: FIRST_GUESS = 1024
 # Records that put_many() and get_many() move in one turn, so that the other side is not kept waiting.
 cdef enum: TURN = 256
+# Keywords of a plain encoder that is a functools.partial.
+cdef enum: KEYWORDS = 4
 # Records with such a tag are handed to the decoder as a bytearray of its own, to build writable objects on.
 cdef enum: TAG_WRITABLE = 0x80
 
@@ -438,20 +442,31 @@ cdef class Ring:
                 ``bytes``, or a ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as
                 they are.
             plain_encoder: ``plain_encoder(object) -> bytes`` is asked first, if given; a TypeError sends the object
-                to ``encoder``. A function written in C saves the cost of a Python call here.
+                to ``encoder``. A function written in C saves the cost of a Python call here. A ``functools.partial``
+                with keywords is taken apart: called as it is, it costs as much as pickling a small object.
             plain_decoder: ``plain_decoder(payload) -> object`` is called for tag 1 in place of ``decoder``.
         """
         self.encoder = encoder
         self.decoder = decoder
         self.plain_encoder = plain_encoder
+        self.plain_values = self.plain_names = ()
+        if type(plain_encoder) is partial and not plain_encoder.args and len(plain_encoder.keywords) <= KEYWORDS:
+            self.plain_encoder = plain_encoder.func
+            self.plain_values = tuple(plain_encoder.keywords.values())
+            self.plain_names = tuple(plain_encoder.keywords)
         self.plain_decoder = plain_decoder
         self.in_parts = False
 
     cdef object encoded(self, object item):
         """What the codec makes of an object: ``bytes`` for tag 1, or tag and parts."""
+        cdef PyObject *arguments[1 + KEYWORDS]
+        cdef Py_ssize_t at
         if self.plain_encoder is not None and not self.in_parts:
+            arguments[0] = <PyObject *>item
+            for at in range(len(self.plain_values)):
+                arguments[1 + at] = <PyObject *>self.plain_values[at]
             try:
-                return self.plain_encoder(item)
+                return PyObject_Vectorcall(self.plain_encoder, arguments, 1, <PyObject *>self.plain_names)
             except TypeError:
                 self.in_parts = True  # a guess about the next object: being wrong costs one more attempt
         found = self.encoder(item)
@@ -678,18 +693,25 @@ cdef class Ring:
                     tag, parts = 0, (item,)
                 else:
                     item = self.encoded(item)
-                    tag, parts = (1, (item,)) if PyBytes_CheckExact(item) else item
+                    if PyBytes_CheckExact(item):
+                        tag, parts = 1, None
+                    else:
+                        tag, parts = item
                 tags[at] = tag  # a plain number from here on: it is read under the lock
-                length = 0
-                for part in parts:
-                    if PyBytes_CheckExact(part):
-                        length += len(part)
-                        continue
-                    view = memoryview(part)
-                    if not view.c_contiguous:
-                        raise BufferError(f"item {at} is not C-contiguous")
-                    length += view.nbytes
-                queued[at] = parts[0] if len(parts) == 1 and PyBytes_CheckExact(parts[0]) else tuple(parts)
+                if parts is None:
+                    length = PyBytes_GET_SIZE(item)
+                    queued[at] = item
+                else:
+                    length = 0
+                    for part in parts:
+                        if PyBytes_CheckExact(part):
+                            length += len(part)
+                            continue
+                        view = memoryview(part)
+                        if not view.c_contiguous:
+                            raise BufferError(f"item {at} is not C-contiguous")
+                        length += view.nbytes
+                    queued[at] = parts[0] if len(parts) == 1 and PyBytes_CheckExact(parts[0]) else tuple(parts)
             if length > self.spill_above and self.spills is None:
                 raise errors.MessageTooLargeError(size=length, limit=sq_max_length(&self.ring))
         while done < count:
@@ -1182,10 +1204,12 @@ cdef class Ring:
         """Decode a batch that has left the ring; one that fails keeps none of the others back."""
         cdef Py_ssize_t at
         cdef list objects = []
+        cdef uint8_t tag
         failed = None
         for at in range(len(items)):
+            tag = tags[at]
             try:
-                objects.append(self.decoded(tags[at], items[at]))
+                objects.append(items[at] if tag == 0 else self.decoded(tag, items[at]))
             except errors.PayloadError as error:
                 if failed is None:
                     failed = error
