@@ -1055,6 +1055,8 @@ cdef class Ring:
         cdef uint64_t deadline_ns = deadline_of(block, timeout)
         self.check()
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        if deadline_ns:
+            sq_spin(&self.ring, SQ_CONSUMERS, 0)
         try:
             while True:
                 record.length = 0
@@ -1109,6 +1111,8 @@ cdef class Ring:
         if self.pending is not None:
             return [self.decoded(0, None)]
         tags = self.get_run(items, tags, max_items, bytes_limit)
+        if not items and deadline_ns and sq_spin(&self.ring, SQ_CONSUMERS, 0):
+            tags = self.get_run(items, tags, max_items, bytes_limit)
         if not items:
             try:
                 payload = self.get_waiting(deadline_ns, &tag)
@@ -1296,6 +1300,8 @@ cdef class Ring:
         cdef int status
         self.check()
         lease.owner = self
+        if deadline_ns:
+            sq_spin(&self.ring, SQ_CONSUMERS, 0)
         while True:
             self.calls += 1
             if self.alone:

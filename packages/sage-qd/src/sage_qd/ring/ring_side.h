@@ -249,7 +249,8 @@ static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t 
            sq_load64(&header->control.geometry) != ring->map->word;
 }
 
-/* About 40 pauses: what a busy partner needs to answer. May be called with the GIL. */
+/* About 40 pauses: what a busy partner needs to answer. Comes before a wait and is no part of it, because it may be called
+ * with the GIL: giving that up takes longer. */
 static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
     for (int turn = 0; turn < 40; turn++) {
         if (sq_worth_trying(ring, which, units)) return true;
@@ -265,7 +266,6 @@ static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
  * SQ_EMPTY/SQ_FULL: the deadline passed. Without the GIL. */
 static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint64_t deadline_ns) {
     sq_event *event = which == SQ_PRODUCERS ? &ring->header->not_full : &ring->header->not_empty;
-    if (sq_spin(ring, which, units)) return SQ_OK;
     uint64_t start = sq_now_ns();
     if (start >= deadline_ns) return which == SQ_PRODUCERS ? SQ_FULL : SQ_EMPTY;
     int status = SQ_AGAIN;
