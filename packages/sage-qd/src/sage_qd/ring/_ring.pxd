@@ -144,6 +144,8 @@ cdef class Ring:
     cdef int calls                # calls that run without the GIL
     cdef int views                # buffers of leases that somebody looks at
     cdef uint64_t spill_above     # payloads longer than this go to a spill file
+    cdef bint is_checked          # records have checksums
+    cdef Py_ssize_t copy_up_to    # payloads that long are copied with the GIL held
     cdef object encoder           # object -> (tag, parts), or None: bytes-like objects only
     cdef object decoder           # (tag, buffer) -> object, or None
     cdef object plain_encoder     # object -> bytes or TypeError, or None
@@ -165,6 +167,8 @@ cdef class Ring:
     cdef object after_move(self, object error, str verb, tuple arguments)
     cdef bint is_over(self) noexcept
     # write side
+    cdef int put_in_full(self, object item, bint block, object timeout) except -1
+    cdef object get_in_full(self, bint block, object timeout)
     cdef object encoded(self, object item)
     cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1
     cdef int put_waiting(

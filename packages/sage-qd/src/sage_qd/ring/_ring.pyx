@@ -34,6 +34,7 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *item)
     object PyObject_Vectorcall(object function, PyObject **arguments, size_t count, PyObject *names)
     void Py_XINCREF(PyObject *item)
+    void Py_XDECREF(PyObject *item)
 
 # Copies of more bytes than this run without the GIL: about 5 us, twice what giving it up and taking it back costs
 # with another thread waiting (benchmarks/README.md).
@@ -309,6 +310,7 @@ cdef class Ring:
             raise setup_failure(status, &self.ring.fault)
         self.usable = True
         self.mapped = True
+        self.is_checked = self.ring.mode & SQ_MODE_CHECKSUM != 0
         self.alone = self.ring.mode & (SQ_MODE_SINGLE_PRODUCER | SQ_MODE_SINGLE_CONSUMER) != 0
         self.segment = segment
         self.spills = spills
@@ -316,6 +318,7 @@ cdef class Ring:
         if spills is not None:
             threshold = self.ring.spill_threshold or sq_max_length(&self.ring) // 4
             self.spill_above = min(threshold, sq_max_length(&self.ring))
+        self.copy_up_to = <Py_ssize_t>min(self.spill_above, <uint64_t>COPY_WITH_GIL)
         return self
 
     def close(self) -> None:
@@ -500,6 +503,13 @@ cdef class Ring:
             MessageTooLargeError: It can never fit.
             TypeError: ``item`` is no buffer, or ``timeout`` no number.
         """
+        if timeout is None and self.usable and PyBytes_CheckExact(item) and PyBytes_GET_SIZE(item) <= self.copy_up_to:
+            if sq_put(&self.ring, PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), 0) == SQ_OK:
+                return
+        self.put_in_full(item, block, timeout)
+
+    cdef int put_in_full(self, object item, bint block, object timeout) except -1:
+        """As `put`, with all that may be needed; apart, so that the usual case needs few registers."""
         cdef int status
         cdef sq_part part
         cdef uint64_t length
@@ -521,18 +531,19 @@ cdef class Ring:
                     self.put_parts(parts, mark, deadline_ns)
                 except errors.QueueMovedError as error:
                     self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
-                return
+                return 0
         if PyBytes_CheckExact(item):
             part.length = length = PyBytes_GET_SIZE(item)
             part.data = PyBytes_AS_STRING(item)
-            if length <= COPY_WITH_GIL and length <= self.spill_above:
+            if length <= <uint64_t>self.copy_up_to:
                 status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_FULL and block and sq_spin(&self.ring, SQ_PRODUCERS, 2 + <uint32_t>(length // 16)):
                     status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_OK:
-                    return
+                    return 0
                 if status == SQ_SHUTDOWN and self.go_over is not None:
-                    return self.after_move(self.failure(status), "put", (original, block, timeout))
+                    self.after_move(self.failure(status), "put", (original, block, timeout))
+                    return 0
                 if status != SQ_BUSY and (status != SQ_FULL or not block):
                     raise self.failure(status)
                 deadline_ns = deadline_of(block, timeout)
@@ -540,12 +551,13 @@ cdef class Ring:
                     self.put_waiting(&part, 1, tag, 0, deadline_ns)
                 except errors.QueueMovedError as error:
                     self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
-                return
+                return 0
         deadline_ns = deadline_of(block, timeout)
         try:
             self.put_parts((item,), tag, deadline_ns)
         except errors.QueueMovedError as error:
             self.after_move(error, "put", (original, block, seconds_until(deadline_ns)))
+        return 0
 
     @cython.binding(False)
     def put_nowait(self, item) -> None:
@@ -789,6 +801,27 @@ cdef class Ring:
             ShutDown: The ring was shut down, and nothing is left (or it was shut down immediately).
             PayloadError: The decoder failed; the bytes are on the exception, and the item is gone.
         """
+        cdef sq_reader reader
+        cdef sq_record record
+        cdef PyObject *item = NULL
+        if timeout is None and self.usable and self.pending is None and sq_read_begin(&self.ring, &reader, False) == 0:
+            if (
+                sq_read_next(&reader, &record) == SQ_OK
+                and record.length <= <uint32_t>self.copy_up_to
+                and not (record.flags & SQ_RECORD_SPILLED or record.tag & TAG_WRITABLE or self.is_checked)
+            ):
+                item = bytes_new(<const char *>record.data, record.length)
+                if item != NULL:
+                    sq_read_take(&reader, &record)
+            if sq_read_end(&reader) == SQ_OK and item != NULL:
+                payload = <object>item
+                Py_DECREF(item)
+                return payload if record.tag == 0 else self.decoded(record.tag, payload)
+            Py_XDECREF(item)  # the ring is damaged, and nothing was taken
+        return self.get_in_full(block, timeout)
+
+    cdef object get_in_full(self, bint block, object timeout):
+        """As `get`, with all that may be needed; apart, so that the usual case needs few registers."""
         cdef sq_reader reader
         cdef sq_record record
         cdef PyObject *item = NULL
@@ -1571,6 +1604,7 @@ cdef class Ring:
             self.calls -= 1
             if status == SQ_OK and self.spills is None:
                 self.spill_above = sq_max_length(&self.ring)
+                self.copy_up_to = <Py_ssize_t>min(self.spill_above, <uint64_t>COPY_WITH_GIL)
             self.finish()
             if status == SQ_OK:
                 return

@@ -266,6 +266,7 @@ static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
  * SQ_EMPTY/SQ_FULL: the deadline passed. Without the GIL. */
 static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint64_t deadline_ns) {
     sq_event *event = which == SQ_PRODUCERS ? &ring->header->not_full : &ring->header->not_empty;
+    if (sq_worth_trying(ring, which, units)) return SQ_OK;
     uint64_t start = sq_now_ns();
     if (start >= deadline_ns) return which == SQ_PRODUCERS ? SQ_FULL : SQ_EMPTY;
     int status = SQ_AGAIN;
