@@ -60,7 +60,11 @@ class SageQueue(Channel):
     def __init__(self, folder: Path, shape: Shape) -> None:
         super().__init__(folder, shape)
         self.descriptor = importlib.import_module("sage_qd").SageQueueDescriptor(
-            "queue", namespace="-".join(folder.parts[-3:]), capacity_bytes=shape.capacity_bytes, **self.roles
+            "queue",
+            namespace="-".join(folder.parts[-3:]),
+            capacity_bytes=shape.capacity_bytes,
+            spill_threshold=shape.capacity_bytes // 2 - 4096,  # arrays stay in the ring
+            **self.roles,
         )
         self.kept = self.descriptor.open()
 

@@ -12,6 +12,7 @@ import pytest
 
 from sage_qd.codecs import CODEC_NAMES, codec_name, get_codec
 from sage_qd.codecs.base import (
+    ARRAY_TAG,
     JSON_TAG,
     MSGPACK_TAG,
     PICKLE_BUFFERS_TAG,
@@ -22,7 +23,7 @@ from sage_qd.codecs.base import (
 from sage_qd.errors import UntrustedPayloadError
 from sage_qd.ring import WRITABLE
 
-ALL_TAGS = {PICKLE_TAG, PICKLE_BUFFERS_TAG, MSGPACK_TAG, JSON_TAG, RAW_VIEW_TAG}
+ALL_TAGS = {PICKLE_TAG, PICKLE_BUFFERS_TAG, ARRAY_TAG, MSGPACK_TAG, JSON_TAG, RAW_VIEW_TAG}
 
 
 def joined(encoded: Any) -> tuple[int, bytes]:
@@ -83,6 +84,7 @@ def codec_of(tag: int) -> str:
     return {
         PICKLE_TAG: "pickle",
         PICKLE_BUFFERS_TAG: "pickle",
+        ARRAY_TAG: "pickle",
         MSGPACK_TAG: "msgpack",
         JSON_TAG: "json",
         RAW_VIEW_TAG: "raw",
@@ -90,7 +92,7 @@ def codec_of(tag: int) -> str:
 
 
 def test_only_records_with_buffers_ask_for_writable_memory() -> None:
-    assert {tag for tag in ALL_TAGS if tag >= WRITABLE} == {PICKLE_BUFFERS_TAG}
+    assert {tag for tag in ALL_TAGS if tag >= WRITABLE} == {PICKLE_BUFFERS_TAG, ARRAY_TAG}
 
 
 # -- raw --------------------------------------------------------------------------------------------------------------
@@ -210,12 +212,13 @@ def test_pickle_carries_objects_in_one_part() -> None:
     assert through(get_codec("pickle"), {"a": (1, {2})}) == {"a": (1, {2})}
 
 
-def test_pickle_does_not_copy_the_memory_of_arrays() -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_pickle_does_not_copy_the_memory_of_arrays(is_alone: bool) -> None:
     array = numpy.arange(1000.0)
 
-    tag, parts = get_codec("pickle").encode(array)
+    tag, parts = get_codec("pickle").encode(array if is_alone else [array])
 
-    assert tag == PICKLE_BUFFERS_TAG
+    assert tag == (ARRAY_TAG if is_alone else PICKLE_BUFFERS_TAG)
     assert any(numpy.shares_memory(numpy.frombuffer(part, "u1"), array) for part in parts if len(part) == 8000)
 
 
@@ -227,6 +230,14 @@ def test_pickle_does_not_copy_the_memory_of_arrays() -> None:
         numpy.arange(20)[::2],
         numpy.zeros((0, 3)),
         numpy.array(5),
+        numpy.arange(24, dtype="i2").reshape(2, 3, 4),
+        numpy.arange(3.0).astype(">f8"),
+        numpy.array([True, False]),
+        numpy.array([1 + 2j]),
+        numpy.array([1.5], numpy.longdouble),
+        numpy.zeros((1,) * 9),
+        numpy.array([None, {}], object),
+        numpy.ma.masked_array([1, 2], [True, False]),
         numpy.array(["文", "字"]),
         numpy.zeros(3, dtype=[("a", "i4"), ("b", "f8")]),
     ],
@@ -237,21 +248,23 @@ def test_pickle_carries_arrays(array: Any) -> None:
 
     numpy.testing.assert_array_equal(again, array)
     assert again.dtype == array.dtype
+    assert type(again) is type(array)
+    assert again.flags.f_contiguous == array.flags.f_contiguous or not array.flags.contiguous
 
 
-def test_arrays_that_were_writable_are_writable_on_own_memory_and_read_only_on_a_lease() -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_arrays_that_were_writable_are_writable_on_own_memory_and_read_only_on_a_lease(is_alone: bool) -> None:
     writable, fixed = numpy.arange(4.0), numpy.arange(4.0)
     fixed.flags.writeable = False
     codec = get_codec("pickle")
-    tag, record = joined(codec.encode([writable, fixed]))
 
-    on_bytearray = codec.decode(tag, bytearray(record))
-    on_bytes = codec.decode(tag, record)
-    on_lease = codec.decode(tag, memoryview(record))
+    for array, is_writable in ((writable, True), (fixed, False)):
+        tag, record = joined(codec.encode(array if is_alone else [array]))
+        arrived = [codec.decode(tag, payload) for payload in (bytearray(record), record, memoryview(record))]
+        found = arrived if is_alone else [one for [one] in arrived]
 
-    assert [array.flags.writeable for array in on_bytearray] == [True, False]
-    assert [array.flags.writeable for array in on_bytes] == [True, False]
-    assert [array.flags.writeable for array in on_lease] == [False, False]
+        assert [one.flags.writeable for one in found] == [is_writable, is_writable, False]
+        assert all((one == array).all() for one in found)
 
 
 def test_arrays_lie_on_the_payload_without_a_copy() -> None:
@@ -275,7 +288,7 @@ def test_buffers_are_aligned_within_the_record() -> None:
 
 def test_only_messages_with_buffers_come_in_parts() -> None:
     codec = get_codec("pickle")
-    messages = [1, numpy.arange(3), numpy.arange(3), 2, 3, [numpy.arange(3)]]
+    messages = [1, [numpy.arange(3)], (numpy.arange(3),), 2, 3, {"a": numpy.arange(3)}]
 
     tags = [codec.encode(message)[0] for message in messages]
 
@@ -316,9 +329,10 @@ def test_broken_pickles_are_errors(record: bytes) -> None:
         get_codec("pickle").decode(PICKLE_TAG, record)
 
 
-def test_every_truncation_of_a_record_with_buffers_is_an_error() -> None:
+@pytest.mark.parametrize("message", [[numpy.arange(3.0)], numpy.arange(3.0)], ids=["buffers", "array"])
+def test_every_truncation_of_a_record_with_buffers_is_an_error(message: Any) -> None:
     codec = get_codec("pickle")
-    tag, record = joined(codec.encode(numpy.arange(3.0)))
+    tag, record = joined(codec.encode(message))
 
     for size in range(len(record)):
         with pytest.raises((ValueError, EOFError, pickle.UnpicklingError)):
@@ -342,3 +356,30 @@ def test_every_flipped_bit_of_an_index_is_an_error_or_stays_inside_the_record() 
             assert all(not array.size or numpy.shares_memory(array, inside) for array in arrays)
 
     assert refused > 200
+
+
+def test_every_flipped_bit_of_a_header_is_an_error_or_an_array_of_the_same_memory() -> None:
+    codec = get_codec("pickle")
+    tag, record = joined(codec.encode(numpy.arange(6.0).reshape(2, 3)))
+    accepted = []
+
+    for bit in range(8 * 64):
+        spoiled = bytearray(record)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        try:
+            array = codec.decode(tag, spoiled)
+        except ValueError:
+            continue
+        assert array.nbytes == 48
+        accepted.append(bit)
+
+    read_only = 8 * 5
+    assert read_only in accepted
+    assert all(bit < 8 * 4 or bit == read_only or bit >= 8 * 24 for bit in accepted)  # another type, or the padding
+
+
+def test_an_array_of_an_unbelievable_shape_is_an_error() -> None:
+    header = b"<f8\0" + bytes([2, 0, 0, 0]) + (1 << 61).to_bytes(8, "little") + (8).to_bytes(8, "little")
+
+    with pytest.raises(ValueError, match="its header says an array"):
+        get_codec("pickle").decode(ARRAY_TAG, header.ljust(64, b"\0"))

@@ -16,6 +16,7 @@ tag    codec    bytes of the record
 3      json     one JSON text
 4      raw      a bytes-like message; arrives as ``bytes``
 129    pickle   a pickle and its buffers, see :mod:`sage_qd.codecs.pickled`
+130    pickle   a numpy array of numbers, see :mod:`sage_qd.codecs.arrays`
 =====  =======  ==========================================================
 """
 
@@ -26,6 +27,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from sage_qd.errors import UntrustedPayloadError
 
 __all__ = [
+    "ARRAY_TAG",
     "JSON_TAG",
     "MSGPACK_TAG",
     "PICKLE_BUFFERS_TAG",
@@ -44,6 +46,7 @@ MSGPACK_TAG: Final = 2
 JSON_TAG: Final = 3
 RAW_VIEW_TAG: Final = 4
 PICKLE_BUFFERS_TAG: Final = 129
+ARRAY_TAG: Final = 130
 
 Payload: TypeAlias = bytes | bytearray | memoryview
 """Bytes of a record: ``bytes`` or ``bytearray`` are the reader's own, a ``memoryview`` is a lease on ring memory."""
@@ -54,6 +57,7 @@ Encoded: TypeAlias = tuple[int, Sequence["bytes | bytearray | memoryview | pickl
 _TAG_OWNERS: Final = {
     PICKLE_TAG: "pickle",
     PICKLE_BUFFERS_TAG: "pickle",
+    ARRAY_TAG: "pickle",
     MSGPACK_TAG: "msgpack",
     JSON_TAG: "json",
     RAW_VIEW_TAG: "raw",

@@ -26,7 +26,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
+from sage_qd.codecs.arrays import decode_array, encode_array
 from sage_qd.codecs.base import (
+    ARRAY_TAG,
     PICKLE_BUFFERS_TAG,
     PICKLE_TAG,
     RAW_TAG,
@@ -63,6 +65,9 @@ class PickleCodec:
 
     def encode(self, message: Any) -> Encoded:
         """Pickle a message; errors of the message's own methods pass through."""
+        array = encode_array(message)
+        if array is not None:
+            return ARRAY_TAG, array
         buffers: list[pickle.PickleBuffer] = []
         stream = pickle.dumps(message, _PROTOCOL, buffer_callback=buffers.append)
         return _with_buffers(stream, buffers) if buffers else (PICKLE_TAG, (stream,))
@@ -74,6 +79,8 @@ class PickleCodec:
         if tag == PICKLE_BUFFERS_TAG:
             stream, buffers = _split(payload)
             return pickle.loads(stream, buffers=buffers)
+        if tag == ARRAY_TAG:
+            return decode_array(payload)
         if tag == RAW_TAG:
             return bytes(payload)
         raise refuse_tag(tag, self)
