@@ -1,6 +1,7 @@
 """Keep the machine in order: ``doctor``, ``clean``."""
 
 import sys
+from functools import partial
 
 import rich_click as click
 from rich.text import Text
@@ -8,6 +9,7 @@ from rich.text import Text
 from sage_qd.cli.endings import EXIT_CODES, ExitCode
 from sage_qd.cli.listing import namespace_option
 from sage_qd.cli.output import as_json_option, plain, print_json, table, terminal
+from sage_qd.descriptors.ray import clean_ray
 from sage_qd.monitor.checks import SCHEMA, Level, checked_machine
 from sage_qd.queues.names import segment_name
 from sage_qd.queues.shm_segment import clean_shared_memory
@@ -48,10 +50,11 @@ def doctor(as_json: bool) -> int:
 @click.command(epilog=f"Exit codes: {EXIT_CODES}")
 @namespace_option
 @click.option("--kept", is_flag=True, help="Also remove queues that were made to stay, with their messages.")
+@click.option("--ray", metavar="ADDRESS", help="Clean this Ray cluster instead: 'auto', or HOST:PORT of its head.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing; say what would be.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_option
-def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+def clean(namespace: str | None, kept: bool, ray: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """
     Remove the queues that nobody uses, and what is left of large messages.
 
@@ -59,15 +62,24 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
     in use are never touched. Queues that were made to stay (auto_cleanup=False) are spared without --kept. Queues of
     kind shm_queue have no namespace, so --namespace leaves them alone.
 
+    With --ray it ends the queues of that cluster which nobody has open; those that hold messages only with --kept.
+
     \b
     Examples:
       sage-qd clean --dry-run
       sage-qd clean --yes
       sage-qd clean --namespace tests --kept --yes
+      sage-qd clean --ray auto --dry-run
     """  # noqa: D301  (as above)
-    folder = None if namespace is None else segment_name(namespace)
-    would = _cleaned(folder, kept=kept, dry_run=True)
-    spared = [] if kept else [f"{info.namespace}/{info.name}" for info in list_segments(folder) if _is_spared(info)]
+    spared: list[str] = []
+    if ray is None:
+        folder = None if namespace is None else segment_name(namespace)
+        what, cleaned = "files", partial(_cleaned, folder, kept=kept)
+        if not kept:
+            spared = [f"{info.namespace}/{info.name}" for info in list_segments(folder) if _is_spared(info)]
+    else:
+        what, cleaned = "queues", partial(clean_ray, namespace, discard=kept, address=ray)
+    would = cleaned(dry_run=True)
     console = terminal()
     removed: list[str] = []
     if would and not dry_run:
@@ -75,10 +87,10 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
             for path in would:
                 console.print(plain(path), soft_wrap=True)
         if not yes and not sys.stdin.isatty():
-            raise click.UsageError(f"{len(would)} files would be removed and nobody can be asked here: say --yes")
+            raise click.UsageError(f"{len(would)} {what} would be removed and nobody can be asked here: say --yes")
         if not yes:
-            click.confirm(f"Remove {len(would)} files?", abort=True, err=True)
-        removed = _cleaned(folder, kept=kept, dry_run=False)
+            click.confirm(f"Remove {len(would)} {what}?", abort=True, err=True)
+        removed = cleaned(dry_run=False)
     if as_json:
         print_json(
             {"schema": CLEAN_SCHEMA, "dry_run": dry_run, "removed": would if dry_run else removed, "kept": spared}
@@ -86,7 +98,7 @@ def clean(namespace: str | None, kept: bool, dry_run: bool, yes: bool, as_json: 
         return
     for path in would if dry_run else removed:
         console.print(plain(f"{'would remove' if dry_run else 'removed'} {path}"), soft_wrap=True)
-    console.print(f"{len(would if dry_run else removed)} files {'would be ' if dry_run else ''}removed")
+    console.print(f"{len(would if dry_run else removed)} {what} {'would be ' if dry_run else ''}removed")
     if spared:
         console.print(plain(f"{len(spared)} kept on purpose: {', '.join(spared)}; --kept removes them"), soft_wrap=True)
 

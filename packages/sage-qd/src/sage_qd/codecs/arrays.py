@@ -10,8 +10,8 @@ record of its own (tag 130), in little-endian order::
     | type     | ndim   | flags    | 0      | ndim x length      | 0   | memory |
     +----------+--------+----------+--------+--------------------+-----+--------+
 
-The type is numpy's own name for it (``<f8``), filled up with zeros; bit 0 of the flags says that the array was read-only.
-All other arrays are pickled, and arrive the same way.
+The type is numpy's own name for it (``<f8``), filled up with zeros; bit 0 of the flags says that the array was
+read-only. All other arrays are pickled, and arrive the same way.
 """
 
 import math

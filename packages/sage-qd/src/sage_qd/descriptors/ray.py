@@ -1,5 +1,6 @@
 """Descriptor of the queue for a Ray cluster."""
 
+from contextlib import nullcontext
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
@@ -129,22 +130,30 @@ class RayQueueDescriptor(BaseQueueDescriptor):
         def attach(self) -> "RayQueue[Any]": ...  # noqa: D102
 
 
-def clean_ray(namespace: str | None = None, *, discard: bool = False) -> list[str]:
+def clean_ray(
+    namespace: str | None = None, *, discard: bool = False, dry_run: bool = False, address: str | None = None
+) -> list[str]:
     """
     End the queues of a Ray cluster that nobody uses: detached and durable ones that were forgotten.
 
     Args:
         namespace: Only those of this Ray namespace.
         discard: Also those that hold messages, which go with them.
+        dry_run: End nothing; say what would.
+        address: Connect to this cluster for the call, where Ray is not initialised in this process: ``"auto"``, or
+            ``host:port`` of its head.
 
     Returns:
         ``namespace/queue_id`` of those that ended, sorted.
 
     Raises:
-        QueueUnavailableError: Ray is not initialised in this process.
+        QueueUnavailableError: Ray is not initialised in this process, or there is no cluster at ``address``.
+        RuntimeError: An address was given, and Ray is initialised already.
         BackendUnavailableError: Ray is not installed.
     """
-    cleaned: list[str] = _ray_actor().clean(namespace, discard)
+    actors = _ray_actor()
+    with nullcontext() if address is None else actors.connected(address):
+        cleaned: list[str] = actors.clean(namespace, discard, dry_run)
     return cleaned
 
 

@@ -57,7 +57,7 @@ class Setting:
             value = float(value)
         if type(value) is not self.type or (type(value) is float and not isfinite(value)):
             raise TypeError(f"{self.name} must be {_WORDS[self.type]}, not {_shown(value)}")
-        if self.type is str and not _is_unicode(value):
+        if isinstance(value, str) and not _is_unicode(value):
             raise ValueError(f"{self.name} must be Unicode text, without half surrogate pairs, not {_shown(value)}")
         if self.low is not None and cast(int, value) < self.low:
             raise ValueError(f"{self.name} must be at least {self.low:,}, not {_shown(value)}")

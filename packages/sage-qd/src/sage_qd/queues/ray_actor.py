@@ -13,9 +13,12 @@ ends with ``ActorDiedError``, and handles on the home node watch the actor's pro
 import asyncio
 import itertools
 import os
+import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,7 +37,7 @@ from sage_qd.queues.ray_queue import HomeRayQueue, RayQueue, RemoteRayQueue
 from sage_qd.queues.ray_store import RING_NAMESPACE, Answer, Facts, RayStore, host_facts
 from sage_qd.queues.sage_ring import SageQueue
 
-__all__ = ["clean", "open_queue"]
+__all__ = ["clean", "connected", "open_queue"]
 
 PREFIX: Final = "sage-qd/"
 """The name of a queue's actor is this and the queue id."""
@@ -49,6 +52,8 @@ RESENDS: Final = 8
 OPENINGS: Final = 2000
 """How often opening starts again because the queue of this name was just ending; about twenty seconds."""
 PAUSE_SECONDS: Final = 0.01
+REACHED_SECONDS: Final = 10.0
+"""How long the head of a cluster may take to answer that it is there."""
 
 
 class QueueActor:
@@ -85,8 +90,10 @@ class QueueActor:
         self._store.leave(user)
         self._end_if_closed()
 
-    async def end_if_unused(self, discard: bool) -> bool:
-        """End when there is no user, and no message either unless they may be discarded; whether it ends."""
+    async def end_if_unused(self, discard: bool, dry_run: bool) -> bool:
+        """End when there is no user, and no message either unless they may be discarded; whether it ends, or would."""
+        if dry_run:
+            return self._store.is_unused(discard=discard)
         ended = self._store.end_if_unused(discard=discard)
         self._end_if_closed()
         return ended
@@ -341,7 +348,25 @@ def _at_home(link: _ActorLink, queue_id: str) -> RayQueue[Any]:
 # -- Cleaning ---------------------------------------------------------------------------------------------------------
 
 
-def clean(namespace: str | None, discard: bool) -> list[str]:
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of the cluster, for a program that is none; see :func:`sage_qd.clean_ray`."""
+    if ray.is_initialized():
+        raise RuntimeError("Ray is initialised here already; leave the address out")
+    try:
+        host, separator, port = address.rpartition(":")
+        if separator and port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), REACHED_SECONDS).close()
+        ray.init(address=address, logging_level="error", log_to_driver=False)
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        raise QueueUnavailableError(endpoint=f"the Ray cluster at {address!r}", reason=str(error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def clean(namespace: str | None, discard: bool, dry_run: bool) -> list[str]:
     """End the queues that nobody uses; see :func:`sage_qd.clean_ray`."""
     if not ray.is_initialized():
         raise QueueUnavailableError(endpoint="the Ray cluster", reason="Ray is not initialised here; call ray.init()")
@@ -351,7 +376,7 @@ def clean(namespace: str | None, discard: bool) -> list[str]:
         if not name.startswith(PREFIX) or namespace not in (None, found):
             continue
         try:
-            if ray.get(ray.get_actor(name, found).end_if_unused.remote(discard)):
+            if ray.get(ray.get_actor(name, found).end_if_unused.remote(discard, dry_run)):
                 cleaned.append(f"{found}/{name.removeprefix(PREFIX)}")
         except (ValueError, RayError):
             continue  # it ended by itself meanwhile

@@ -200,10 +200,14 @@ class RayStore:
 
     def end_if_unused(self, *, discard: bool = True) -> bool:
         """End the queue if it has no user (and, without ``discard``, no message); whether this ended it."""
-        ends = not self._users and not self.closed and (discard or self._ring.empty())
+        ends = self.is_unused(discard=discard)
         if ends:
             self.end()
         return ends
+
+    def is_unused(self, *, discard: bool = True) -> bool:
+        """Whether the queue has no user (and, without ``discard``, no message), and has not ended yet."""
+        return not self._users and not self.closed and (discard or self._ring.empty())
 
     def end(self) -> None:
         """End the queue with its messages; handles that are left find it lost."""
