@@ -42,9 +42,10 @@ _DEVIATIONS: Final = """\
 # Deviations from the standard library
 
 CPython's own tests of `queue.Queue`, `queue.SimpleQueue` and `multiprocessing.Queue` run on every kind, on each
-supported version of Python. This page lists each test that some kind does not pass, with the reason; all others pass.
-A listed test is run too, and must fail as it is listed, so that no entry can be out of date; those that would wait for
-ever, or do not touch the queue, are not run.
+supported version of Python; only those of `multiprocessing.Queue` leave Ray queues out, because they start processes
+themselves, by fork too, and the processes of a cluster are started by Ray. This page lists each test that some kind
+does not pass, with the reason; all others pass. A listed test is run too, and must fail as it is listed, so that no
+entry can be out of date; those that would wait for ever, or do not touch the queue, are not run.
 
 The page is the table `DEVIATIONS` of `sage_qd.testing.deviations`, written by `python docs/generate.py`.
 
