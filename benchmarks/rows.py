@@ -150,7 +150,9 @@ def megabyte_array_copy() -> list[Entry]:
 
 @row
 def sixteen_megabyte_array_copy() -> list[Entry]:
-    made = entries(arrays(False), QUEUE, "iceoryx2", "pyzmq ipc", "multiprocessing.Queue", shape=SIXTEEN_MEGABYTE_ARRAYS)
+    made = entries(
+        arrays(False), QUEUE, "iceoryx2", "pyzmq ipc", "multiprocessing.Queue", shape=SIXTEEN_MEGABYTE_ARRAYS
+    )
     return [*made, reference_copy(SIXTEEN_MEGABYTE_ARRAYS)]
 
 

@@ -10,6 +10,7 @@ import sage_qd
 import sage_qd.errors
 import sage_qd.monitor
 import sage_qd.ring
+import sage_qd.runtime
 from sage_qd.testing.reference import deviations_page, kinds_page
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -32,6 +33,12 @@ def test_names_page_has_each_public_name_once() -> None:
     monitor = [f"sage_qd.monitor.{name}" for name in sage_qd.monitor.__all__]
     errors = [f"sage_qd.{name}" for name in sage_qd.errors.__all__]
     assert sorted(API) == sorted({*queues, *ring, *monitor} - {*errors})
+
+
+def test_page_of_the_runtime_has_each_public_name_once() -> None:
+    """Likewise."""
+    documented = DOCUMENTED.findall((REFERENCE / "runtime.md").read_text())
+    assert sorted(documented) == sorted(f"sage_qd.runtime.{name}" for name in sage_qd.runtime.__all__)
 
 
 def test_errors_page_has_each_exception_once() -> None:

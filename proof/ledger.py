@@ -33,6 +33,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "creation.py": ("R20", "R21", "R22"),
     "sanitizers.py": ("R24",),
     "migration.py": ("R33",),
+    "dag_storm.py": ("R34",),
     "versions.py": ("R25",),
     "crowd.py": ("R28", "R29"),
     "soak.py": ("R30",),

@@ -36,7 +36,9 @@ Every exception of sage-qd: one class for one cause.
     ├── FrameTooLargeError                           the peer announced a frame beyond the limit
     ├── QueueUnavailableError                        the other side is not reachable; nothing was sent
     ├── OutcomeUnknownError                          sent, but the answer was lost
-    └── QueueLostError                               the other side is gone, and the items with it
+    ├── QueueLostError                               the other side is gone, and the items with it
+    ├── GraphError (ValueError)                      the steps of a job do not make a graph
+    └── TaskDiedError                                a task of a job was killed more often than it may be restarted
 
 A malformed argument (wrong type, negative capacity) is a bare ``TypeError`` or ``ValueError``.
 
@@ -63,6 +65,7 @@ __all__ = [
     "FrameTooLargeError",
     "Full",
     "GeometryMismatchError",
+    "GraphError",
     "IncompatibleQueueError",
     "InsecureQueueError",
     "InvalidQueueNameError",
@@ -84,6 +87,7 @@ __all__ = [
     "SageQueueError",
     "ShutDown",
     "StaleDescriptorError",
+    "TaskDiedError",
     "TooManyParticipantsError",
     "UnknownQueueTypeError",
     "UntrustedPayloadError",
@@ -556,6 +560,31 @@ class QueueLostError(SageQueueError):
         self.items_lost = items_lost
         fate = {True: "its items are lost", False: "its items are safe", None: "the fate of its items is not known"}
         super().__init__(f"{endpoint} is gone and {fate[items_lost]}; make the queue anew")
+
+
+class GraphError(SageQueueError, ValueError):
+    """The steps of a job do not make a graph. ``node``: the step; ``reason``: what is wrong with it."""
+
+    carried = ("node", "reason")
+
+    def __init__(self, *, node: str, reason: str) -> None:
+        self.node = node
+        self.reason = reason
+        super().__init__(f"step {_shortened(node)}: {reason}")
+
+
+class TaskDiedError(SageQueueError):
+    """A task's process ended by itself. ``exit_code``: negative for a signal; ``restarts``: how many it had before."""
+
+    carried = ("task", "exit_code", "restarts")
+
+    def __init__(self, *, task: str, exit_code: int, restarts: int) -> None:
+        self.task = task
+        self.exit_code = exit_code
+        self.restarts = restarts
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        again = f" after {restarts} restarts" if restarts else ""
+        super().__init__(f"task {task!r} {how}{again}; give the environment more restarts to start it again")
 
 
 # -- Wording ----------------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ EXAMPLES = [
     errors.QueueUnavailableError(endpoint="tcp://127.0.0.1:1"),
     errors.OutcomeUnknownError(request_id="r-1"),
     errors.QueueLostError(endpoint="actor jobs", items_lost=None),
+    errors.GraphError(node="map", reason="nothing is connected to it"),
+    errors.TaskDiedError(task="map_0", exit_code=-9, restarts=2),
 ]
 STANDARD_BASES = {
     errors.Empty: queue.Empty,

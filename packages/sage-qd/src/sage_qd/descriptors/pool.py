@@ -19,7 +19,9 @@ MAX_DESCRIPTORS: Final = 16 * 1024
 class HasQueueDescriptors(Protocol):
     """A dispatcher, as far as a pool needs it."""
 
-    queue_descriptors: Mapping[str, BaseQueueDescriptor]
+    @property
+    def queue_descriptors(self) -> Mapping[str, BaseQueueDescriptor]:
+        """Its descriptors by name."""
 
 
 class QueueDescriptorPool(Mapping[str, BaseQueueDescriptor]):

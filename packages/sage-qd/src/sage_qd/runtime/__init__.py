@@ -1,0 +1,52 @@
+"""
+The dataflow runtime: programs of steps, run as threads or processes that speak through queues.
+
+Write a job with :class:`LocalEnvironment` or :class:`ProcessEnvironment`; the same text runs in both.
+"""
+
+from sage_qd.runtime.connection import Connection, EnhancedConnection
+from sage_qd.runtime.context import RuntimeContext
+from sage_qd.runtime.dispatcher import Dispatcher, JobState
+from sage_qd.runtime.environment import (
+    ConnectedStreams,
+    DataStream,
+    Environment,
+    LocalEnvironment,
+    ProcessEnvironment,
+    Result,
+)
+from sage_qd.runtime.graph import ErrorPolicy, ExecutionGraph, GraphNode, Input, ParallelEdge, Transformation
+from sage_qd.runtime.operators import BaseFunction, FileSource
+from sage_qd.runtime.packets import Packet, StopSignal, stable_hash
+from sage_qd.runtime.process_task import ProcessTask
+from sage_qd.runtime.router import BaseRouter
+from sage_qd.runtime.task import BaseTask, LocalTask
+
+__all__ = [
+    "BaseFunction",
+    "BaseRouter",
+    "BaseTask",
+    "ConnectedStreams",
+    "Connection",
+    "DataStream",
+    "Dispatcher",
+    "EnhancedConnection",
+    "Environment",
+    "ErrorPolicy",
+    "ExecutionGraph",
+    "FileSource",
+    "GraphNode",
+    "Input",
+    "JobState",
+    "LocalEnvironment",
+    "LocalTask",
+    "Packet",
+    "ParallelEdge",
+    "ProcessEnvironment",
+    "ProcessTask",
+    "Result",
+    "RuntimeContext",
+    "StopSignal",
+    "Transformation",
+    "stable_hash",
+]

@@ -1,0 +1,499 @@
+"""
+The dispatcher: makes the queues of a job, then its tasks, runs them, and clears up.
+
+Every queue exists before any task starts; tasks only attach. A job ends by itself when all sources have ended and all
+that they sent has reached the ends of the graph.
+"""
+
+import pickle
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from sage_qd.descriptors.base import BaseQueueDescriptor
+from sage_qd.descriptors.pool import QueueDescriptorPool
+from sage_qd.descriptors.strategy import QueueCreationStrategy
+from sage_qd.errors import Empty, GraphError, QueueClosedError, QueueNotFoundError, ShutDown
+from sage_qd.runtime.connection import Connection, load_of
+from sage_qd.runtime.context import RuntimeContext
+from sage_qd.runtime.counters import Counters
+from sage_qd.runtime.graph import ExecutionGraph, GraphNode
+from sage_qd.runtime.operators import SourceOperator
+from sage_qd.runtime.packets import is_stop
+from sage_qd.runtime.process_task import Ended, ProcessTask, Restarted, Supervisor
+from sage_qd.runtime.services import serve
+from sage_qd.runtime.task import BaseTask, Failure, LocalTask
+
+if TYPE_CHECKING:
+    from sage_qd.runtime.environment import Environment
+
+__all__ = ["Dispatcher", "JobState"]
+
+DEAD_LETTERS: Final = 10_000
+SLICE_SECONDS: Final = 0.05
+
+
+class JobState(Enum):
+    """Where a job is in its life."""
+
+    CREATED = "created"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@runtime_checkable
+class HasUnlink(Protocol):
+    """A queue with a name in the system, which can be removed."""
+
+    def unlink(self) -> None:
+        """Remove the name."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error in another thread or process, as the cause of that error here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class ServiceTask(ProcessTask):
+    """A service in a process or thread of its own."""
+
+    service: Callable[[], object]
+
+    def run(self) -> None:
+        """Serve until the queue of requests is shut down."""
+        serve(self.service(), self.get_input_buffer())
+
+
+class LocalServiceTask(LocalTask):
+    """As `ServiceTask`, in a thread."""
+
+    service: Callable[[], object]
+
+    def run(self) -> None:
+        """Serve until the queue of requests is shut down."""
+        serve(self.service(), self.get_input_buffer())
+
+
+class Dispatcher:
+    """
+    Runs one job.
+
+    Args:
+        graph: What to run.
+        env: Where and how to run it.
+
+    Attributes:
+        queue_descriptors: All queues of the job by name: ``input_<node>`` for each node,
+            ``<source>_to_<target>_<b>_<p>`` for each path, ``service_request_<name>`` and ``service_response_<node>``.
+        tasks: By the name of their node.
+    """
+
+    def __init__(self, graph: ExecutionGraph, env: "Environment") -> None:
+        self.graph = graph
+        self.env = env
+        self.name = env.name
+        self.state = JobState.CREATED
+        self.queue_descriptors: dict[str, BaseQueueDescriptor] = {}
+        self.queue_creation_strategy = QueueCreationStrategy(env.job)
+        self.tasks: dict[str, BaseTask] = {}
+        self.services: dict[str, BaseTask] = {}
+        self.restarted: list[Restarted] = []
+        self.failure: Failure | None = None
+        self.results: dict[str, list[Any]] = {}
+        self.dead_letters: list[tuple[str, Any, str]] = []
+        self._counters: dict[str, Counters] = {}
+        self._folder: str | None = None
+        self._supervisor: Any = None
+        self._events: Any = None
+        self._orders: Any = None
+        self._ended = False
+        self._seen: dict[tuple[str, int], int] = {}
+        self._stopped: dict[str, set[int]] = {}
+        self._cleaning = threading.Lock()
+
+    # -- Making -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_local(self) -> bool:
+        """Whether tasks are threads of this process."""
+        return self.env.platform == "local"
+
+    def _create_task_queues(self) -> None:
+        """Make the descriptor of every queue, and open each: from here on they exist."""
+        strategy, lanes = self.queue_creation_strategy, self.env.lanes == "per_edge"
+        for name, node in self.graph.nodes.items():
+            if node.input_edges:
+                made = strategy.create_task_input_queue(name, maxsize=node.buffer_size)
+                self.queue_descriptors[f"input_{name}"] = made
+            for edge in node.input_edges:
+                path = _path_name(edge.upstream_node, node, edge.path)
+                self.queue_descriptors[path] = (
+                    strategy.create_inter_task_queue(
+                        edge.upstream_node.name, f"{name}_{edge.path}", maxsize=node.buffer_size
+                    )
+                    if lanes and not node.transformation.is_result
+                    else self.queue_descriptors[f"input_{name}"]
+                )
+        for service in self.graph.services:
+            self.queue_descriptors[f"service_request_{service}"] = strategy.create_service_request_queue(service)
+        if self.graph.services:
+            for name in self.graph.nodes:
+                self.queue_descriptors[f"service_response_{name}"] = strategy.create_service_response_queue(name)
+        self.queue_descriptors["dead_letters"] = strategy.create_task_input_queue("dead letters", maxsize=DEAD_LETTERS)
+        for descriptor in self.queue_descriptors.values():
+            descriptor.open()
+
+    def submit(self) -> None:
+        """
+        Make queues, then tasks, then the connections between them; nothing runs yet.
+
+        Raises:
+            GraphError: A source cannot be rewound, and the job's delivery needs that.
+        """
+        try:
+            self._check_sources()
+            self._create_task_queues()
+            if self.env.delivery != "at_most_once":
+                self._folder = tempfile.mkdtemp(prefix="sage-qd-job-")
+            running = {name: node for name, node in self.graph.nodes.items() if not node.transformation.is_result}
+            counted = Counters.many(len(running) + len(self.graph.services))
+            for (name, node), counters in zip(running.items(), counted, strict=False):
+                self._counters[name] = counters
+                self.tasks[name] = self._task(node, counters)
+            for name, node in running.items():
+                self._setup_node_connections_with_descriptors(name, node)
+            for service, counters in zip(self.graph.services.values(), counted[len(running) :], strict=True):
+                ctx = RuntimeContext(name=service.name, job=self.env.job)
+                ctx.set_input_queue_descriptor(self.queue_descriptors[f"service_request_{service.name}"])
+                kind = LocalServiceTask if self.is_local else ServiceTask
+                made = kind(ctx, _no_operator, counters)
+                made.service = service.factory
+                self.services[service.name] = made
+        except BaseException:
+            self.cleanup()
+            raise
+        self.state = JobState.SUBMITTED
+
+    def _check_sources(self) -> None:
+        for node in self.graph.nodes.values():
+            if node.transformation.is_source and self.env.delivery != "at_most_once":
+                operator = node.transformation.factory()
+                if isinstance(operator, SourceOperator) and not operator.can_rewind:
+                    raise GraphError(
+                        node=node.transformation.name,
+                        reason=f"an iterator cannot be rewound, as delivery={self.env.delivery!r} needs after a kill; "
+                        "give a list, a range, a file, or a function that makes the iterator",
+                    )
+
+    def _task(self, node: GraphNode, counters: Counters) -> BaseTask:
+        ctx = RuntimeContext(
+            name=node.name,
+            job=self.env.job,
+            parallel_index=node.parallel_index,
+            parallelism=node.parallelism,
+            stop_signal_num=node.stop_signal_num,
+            input_indices=[edge.input_index for edge in node.input_edges],
+            delivery=self.env.delivery,
+            on_error=node.transformation.on_error,
+            batch_size=self.env.batch_size,
+            linger=self.env.linger,
+            overflow=self.env.overflow,
+            snapshot_path=None if self._folder is None else f"{self._folder}/{len(self.tasks)}",
+            dead_letters=self.queue_descriptors["dead_letters"],
+        )
+        if node.input_edges:
+            ctx.set_input_queue_descriptor(self.queue_descriptors[f"input_{node.name}"])
+            if self.env.lanes == "per_edge":
+                ctx.lanes = [
+                    self.queue_descriptors[_path_name(edge.upstream_node, node, edge.path)] for edge in node.input_edges
+                ]
+        services = tuple(self.graph.services)
+        ctx.set_service_names(services)
+        wanted = [f"service_request_{name}" for name in services] + [f"service_response_{node.name}"] * bool(services)
+        ctx.set_queue_descriptor_pool({name: self.queue_descriptors[name] for name in wanted})
+        kind = LocalTask if self.is_local else ProcessTask
+        return kind(ctx, node.transformation.factory, counters)
+
+    def _setup_node_connections_with_descriptors(self, name: str, node: GraphNode) -> None:
+        """Give a task its paths, each with the descriptor of the queue at its end."""
+        for group, (edges, partition) in enumerate(zip(node.output_channels, node.partitions, strict=True)):
+            for place, edge in enumerate(edges):
+                target = edge.downstream_node
+                connection = Connection(
+                    broadcast_index=group,
+                    parallel_index=place,
+                    target_name=target.name,
+                    target_handle=self.tasks.get(target.name) if self.is_local else None,
+                    target_input_index=edge.input_index,
+                    target_type=self.env.platform,
+                    target_queue_descriptor=self.queue_descriptors[_path_name(node, target, edge.path)],
+                    path=edge.path,
+                )
+                self.tasks[name].add_connection(connection, partition)
+
+    # -- Running ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start every task; returns at once."""
+        if self.state is not JobState.SUBMITTED:
+            raise RuntimeError(f"job {self.name!r} is {self.state.value}; submit() it first, and start it once")
+        self.state = JobState.RUNNING
+        for name, node in self.graph.nodes.items():
+            if node.transformation.is_result:
+                self.results[name] = []
+                self._stopped[name] = set()
+        if self.is_local:
+            for task in (*self.services.values(), *self.tasks.values()):
+                task.start_running()  # type: ignore[attr-defined]  # they are local ones
+            return
+        supervisor = Supervisor(
+            tasks=list(self.tasks.values()),  # type: ignore[arg-type]  # they are those of processes
+            services=list(self.services.values()),  # type: ignore[arg-type]
+            restarts=self.env.restarts,
+            end_queues=partial(_end, self.queue_descriptors),
+            end_services=partial(_end, self._service_queues()),
+            remove=partial(_remove, self.queue_descriptors),
+            folder=self._folder,
+        )
+        self._supervisor, self._events, self._orders = supervisor.start()
+
+    def _service_queues(self) -> dict[str, BaseQueueDescriptor]:
+        return {name: each for name, each in self.queue_descriptors.items() if name.startswith("service_request_")}
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """
+        Wait for the end of the job, and take what is collected. Call it while the job runs: what nobody collects holds
+        the job up.
+
+        Args:
+            timeout: Seconds; ``None`` waits without end.
+
+        Returns:
+            Whether the job has ended.
+
+        Raises:
+            Exception: What ended the job: the first error of a task, with its traceback as the cause.
+        """
+        until = None if timeout is None else monotonic() + timeout
+        try:
+            while not self._step():
+                if until is not None and monotonic() >= until:
+                    return False
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        self.cleanup()
+        if self.failure is not None:
+            raise self.failure.error from RemoteTraceback(self.failure.trace or str(self.failure.error))
+        return True
+
+    def _step(self) -> bool:
+        """Look once at everything that can have happened; whether the job is over."""
+        if self.state is not JobState.RUNNING:
+            return True
+        took = self._collect()
+        if not self._ended:
+            if self.is_local:
+                self._look_at_threads(0 if took else SLICE_SECONDS)
+            else:
+                self._look_at_processes(0 if took else SLICE_SECONDS)
+        if self.failure is not None:
+            self._finish(JobState.FAILED)
+            return True
+        if self._ended and not took and all(map(self._is_collected, self.results)):
+            self._finish(JobState.FINISHED)
+            return True
+        return False
+
+    def _look_at_threads(self, seconds: float) -> None:
+        running = [task for task in self.tasks.values() if isinstance(task, LocalTask) and task.is_running]
+        if running:
+            running[0].join(min(seconds, SLICE_SECONDS))
+        failures = [task.failure for task in self.tasks.values() if isinstance(task, LocalTask) and task.failure]
+        if failures and self.failure is None:
+            self.failure = failures[0]
+        self._ended = not running
+
+    def _look_at_processes(self, seconds: float) -> None:
+        if not self._events.poll(seconds):
+            return
+        try:
+            event = pickle.loads(self._events.recv_bytes())
+        except EOFError:
+            error = RuntimeError("the supervisor of the job was killed, and all tasks with it")
+            self.failure = Failure("supervisor", error, "")
+            return
+        if isinstance(event, Restarted):
+            self.restarted.append(event)
+        elif isinstance(event, Ended):
+            self._ended, self.failure = True, event.failure
+
+    def _collect(self) -> bool:
+        """Take what was sent to the driver; whether there was something."""
+        took = False
+        for name, results in self.results.items():
+            queue = self.queue_descriptors[f"input_{name}"].open()
+            with suppress(Empty, ShutDown):
+                for message in queue.get_many(64, timeout=0):
+                    took = True
+                    if is_stop(message):
+                        self._stopped[name].add(message.path)
+                        continue
+                    path, sequence, payloads, _ = message
+                    if self.env.delivery == "exactly_once":
+                        known = self._seen.get((name, path), 0)
+                        payloads = payloads[max(known - sequence, 0) :]
+                        self._seen[name, path] = max(known, sequence + len(message[2]))
+                    results += payloads
+        with suppress(Empty, ShutDown):
+            self.dead_letters += self.queue_descriptors["dead_letters"].open().get_many(1000, timeout=0)
+        return took
+
+    def _is_collected(self, name: str) -> bool:
+        return len(self._stopped[name]) >= self.graph.nodes[name].stop_signal_num
+
+    # -- Ending -------------------------------------------------------------------------------------------------------
+
+    def receive_stop_signal(self, name: str) -> None:
+        """Stop one source by name, as if its items had ended; only of a job that runs in threads."""
+        self.receive_node_stop_signal(name)
+
+    def receive_node_stop_signal(self, name: str) -> None:
+        """
+        Stop one source by the name of its node, as if its items had ended; the rest of the job drains and ends.
+
+        Raises:
+            KeyError: There is no such node.
+            ValueError: The job runs in processes: stop() ends it.
+        """
+        if not self.is_local:
+            raise ValueError("a source in another process cannot be told to end; stop() ends the job")
+        self.tasks[name].stop()
+
+    def stop(self) -> None:
+        """Stop the job now: what is under way is lost. Safe to call again, and from a signal handler."""
+        if self.state is JobState.RUNNING:
+            self._finish(JobState.STOPPED)
+        self.cleanup()
+
+    def _finish(self, state: JobState) -> None:
+        """End all tasks, in the way that leads to this state."""
+        self.state = state
+        if self.is_local:
+            _end(self._service_queues() if state is JobState.FINISHED else self.queue_descriptors)
+            for task in self.tasks.values():
+                task.stop()
+            for task in (*self.tasks.values(), *self.services.values()):
+                if isinstance(task, LocalTask):
+                    task.join(SLICE_SECONDS if state is JobState.STOPPED else 5.0)
+            return
+        if self._supervisor is None:
+            return
+        with suppress(OSError):
+            self._orders.send_bytes(b"stop")
+        self._supervisor.join()
+        self._collect()
+
+    def cleanup(self) -> None:
+        """Remove the queues and the snapshots; safe to call again."""
+        with self._cleaning:
+            if self.state is JobState.RUNNING:
+                raise RuntimeError(f"job {self.name!r} is running; stop() it first")
+            _remove(self.queue_descriptors)
+            for pipe in (self._events, self._orders):
+                if pipe is not None:
+                    pipe.close()
+            self._events = self._orders = None
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+
+    # -- Looking ------------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the job and its tasks as plain data."""
+        return {
+            "job": self.name,
+            "state": self.state.value,
+            "error": None if self.failure is None else f"{type(self.failure.error).__name__}: {self.failure.error}",
+            "tasks": {name: counters.as_dict() for name, counters in self._counters.items()},
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return figures of every task and every queue as plain data: packets in and out, errors, depth, load."""
+        queues = {}
+        for name, descriptor in self.queue_descriptors.items():
+            if name.startswith(("input_", "service_")) and self.state is JobState.RUNNING:
+                with suppress(QueueClosedError, QueueNotFoundError):
+                    queue = descriptor.open()
+                    stats = queue.stats()
+                    queues[name] = {
+                        "depth": stats.depth,
+                        "leased": stats.leased,
+                        "load": load_of(queue),
+                        "put_blocked_ns": stats.put_blocked_ns,
+                        "get_blocked_ns": stats.get_blocked_ns,
+                    }
+        return self.status() | {
+            "queues": queues,
+            "edges": [
+                {
+                    "source": node.name,
+                    "target": edge.downstream_node.name,
+                    "queue": f"input_{edge.downstream_node.name}",
+                }
+                for node in self.graph.nodes.values()
+                for group in node.output_channels
+                for edge in group
+            ],
+        }
+
+    @property
+    def pool(self) -> QueueDescriptorPool:
+        """The descriptors of the job, to be handed to another process."""
+        return QueueDescriptorPool(self)
+
+
+def _path_name(source: GraphNode, target: GraphNode, path: int) -> str:
+    edge = target.input_edges[path]
+    for group, edges in enumerate(source.output_channels):
+        if edge in edges:
+            return f"{source.name}_to_{target.name}_{group}_{edges.index(edge)}"
+    raise GraphError(node=target.name, reason=f"it has no path from {source.name!r}")
+
+
+def _no_operator() -> Any:
+    raise TypeError("a service has no operator")
+
+
+def _end(descriptors: dict[str, BaseQueueDescriptor]) -> None:
+    """Shut queues down at once; one that is gone is down already."""
+    for descriptor in descriptors.values():
+        with suppress(QueueClosedError, QueueNotFoundError):
+            descriptor.open(create=False).shutdown(immediate=True)
+
+
+def _remove(descriptors: dict[str, BaseQueueDescriptor]) -> None:
+    """Close and remove queues."""
+    for descriptor in descriptors.values():
+        if not descriptor.is_initialized():
+            continue
+        queue = descriptor.open()
+        if isinstance(queue, HasUnlink):
+            queue.unlink()
+        queue.close()

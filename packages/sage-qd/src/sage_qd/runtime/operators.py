@@ -1,0 +1,356 @@
+"""
+Operators: what a task does with a batch.
+
+An operator is given payloads and keys of one batch and returns those that go on. A function of the user that raises
+ends the batch with :class:`OperatorError`, which says how far it came, so that the task can try the packet again, skip
+it, or give up. Functions are plain callables, or objects of :class:`BaseFunction` where they need the context.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+__all__ = [
+    "BaseFunction",
+    "CoMapOperator",
+    "FileSource",
+    "FilterOperator",
+    "FlatMapOperator",
+    "JoinOperator",
+    "KeyByOperator",
+    "MapOperator",
+    "Operator",
+    "OperatorError",
+    "ReduceOperator",
+    "SinkOperator",
+    "SourceOperator",
+]
+
+Outputs: TypeAlias = tuple[list[Any], list[Any] | None]
+_MISSING: Final = object()
+
+
+class Context(Protocol):
+    """What a function may ask its task; see :class:`~sage_qd.runtime.RuntimeContext`."""
+
+    parallel_index: int
+    parallelism: int
+
+    def call_service(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a service and wait for its answer."""
+
+
+class BaseFunction(ABC):
+    """
+    A function with a context: ``self.ctx`` is that of its task, from :meth:`open` to :meth:`close`.
+
+    One object is made for each instance of the step, in the process of the task: hand over the class, or a callable
+    that makes one.
+    """
+
+    ctx: Any
+
+    def open(self) -> None:  # noqa: B027  (many functions need none)
+        """Prepare; called once before the first packet."""
+
+    @abstractmethod
+    def execute(self, data: Any) -> Any:
+        """Work on one payload."""
+
+    def close(self) -> None:  # noqa: B027  (likewise)
+        """Clean up; called once after the last packet, also when the job fails."""
+
+    def __call__(self, data: Any) -> Any:
+        """Work on one payload."""
+        return self.execute(data)
+
+
+class OperatorError(Exception):
+    """
+    The user's function raised; the error is the ``__cause__``.
+
+    Attributes:
+        done: What came out of the packets before the one that failed.
+        at: Which packet of the batch failed.
+    """
+
+    def __init__(self, done: Outputs, at: int) -> None:
+        super().__init__(f"packet {at} of a batch failed")
+        self.done = done
+        self.at = at
+
+
+class Operator(ABC):
+    """One instance of a step. Not shared between threads."""
+
+    def __init__(self, *functions: Any) -> None:
+        self._given = functions
+        self._functions = functions
+
+    def open(self, ctx: Context) -> None:
+        """Make the functions that are classes, and give them the context."""
+        made = []
+        for given in self._given:
+            function = given() if isinstance(given, type) and issubclass(given, BaseFunction) else given
+            if isinstance(function, BaseFunction):
+                function.ctx = ctx
+                function.open()
+            made.append(function)
+        self._functions = tuple(made)
+
+    def close(self) -> None:
+        """Let the functions clean up."""
+        for function in self._functions:
+            if isinstance(function, BaseFunction):
+                function.close()
+
+    @abstractmethod
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+
+    def finish(self) -> Outputs:
+        """Return what is left when all input has been seen."""
+        return [], None
+
+    def state(self) -> Any:
+        """Return what a restarted instance must have, to be pickled."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Take what :meth:`state` returned; called only with a state that is not None."""
+        raise TypeError(f"{type(self).__name__} keeps no state, and cannot take {type(state).__name__}")
+
+
+class MapOperator(Operator):
+    """One result for each packet; None is dropped. The key stays."""
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function = self._functions[input_index if len(self._functions) > 1 else 0]
+        results: list[Any] = []
+        result_keys: list[Any] | None = None if keys is None else []
+        at = 0
+        try:
+            for at, payload in enumerate(payloads):
+                result = function(payload)
+                if result is not None:
+                    results.append(result)
+                    if result_keys is not None and keys is not None:
+                        result_keys.append(keys[at])
+        except Exception as error:
+            raise OperatorError((results, result_keys), at) from error
+        return results, result_keys
+
+
+class CoMapOperator(MapOperator):
+    """A function for each input."""
+
+
+class FilterOperator(Operator):
+    """Lets packets pass for which the function is true."""
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function = self._functions[0]
+        passed: list[Any] = []
+        passed_keys: list[Any] | None = None if keys is None else []
+        at = 0
+        try:
+            for at, payload in enumerate(payloads):
+                if function(payload):
+                    passed.append(payload)
+                    if passed_keys is not None and keys is not None:
+                        passed_keys.append(keys[at])
+        except Exception as error:
+            raise OperatorError((passed, passed_keys), at) from error
+        return passed, passed_keys
+
+
+class FlatMapOperator(Operator):
+    """Any number of results for each packet, all with its key."""
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function = self._functions[0]
+        results: list[Any] = []
+        result_keys: list[Any] | None = None if keys is None else []
+        at = 0
+        try:
+            for at, payload in enumerate(payloads):
+                found = list(function(payload))
+                results += found
+                if result_keys is not None and keys is not None:
+                    result_keys += [keys[at]] * len(found)
+        except Exception as error:
+            raise OperatorError((results, result_keys), at) from error
+        return results, result_keys
+
+
+class KeyByOperator(Operator):
+    """Gives each packet a key; nothing else changes."""
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function = self._functions[0]
+        found: list[Any] = []
+        append = found.append
+        try:
+            for payload in payloads:
+                append(function(payload))
+        except Exception as error:
+            raise OperatorError((payloads[: len(found)], found), len(found)) from error
+        return payloads, found
+
+
+class ReduceOperator(Operator):
+    """
+    Keeps one value for each key: ``function(value, payload)`` is the next one; the first payload is the first value.
+
+    Emits ``(key, value)`` after each packet, or only at the end.
+
+    Args:
+        function: Of value and payload.
+        at_end: Whether only the last values are emitted, when all input has been seen.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], at_end: bool = False) -> None:
+        super().__init__(function)
+        self._values: dict[Any, Any] = {}
+        self._at_end = at_end
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function, values = self._functions[0], self._values
+        every = not self._at_end
+        results: list[Any] = []
+        found: list[Any] = keys if keys is not None else [None] * len(payloads)
+        at = 0
+        try:
+            for at, payload in enumerate(payloads):
+                key = found[at]
+                value = values.get(key, _MISSING)
+                values[key] = value = payload if value is _MISSING else function(value, payload)
+                if every:
+                    results.append((key, value))
+        except Exception as error:
+            raise OperatorError((results, found[: len(results)]), at) from error
+        return results, found[: len(results)]
+
+    def finish(self) -> Outputs:
+        """Return the last values, when they are emitted at the end."""
+        if not self._at_end:
+            return [], None
+        return list(self._values.items()), list(self._values)
+
+    def state(self) -> Any:
+        """Return the values."""
+        return self._values
+
+    def restore(self, state: Any) -> None:
+        """Take the values."""
+        self._values = state
+
+
+class JoinOperator(Operator):
+    """
+    Every pair of packets of two inputs that have the same key: ``function(left, right)``, once for each pair.
+
+    Both sides are kept to the end of the job.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__(function)
+        self._sides: tuple[dict[Any, list[Any]], dict[Any, list[Any]]] = ({}, {})
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        if keys is None:
+            raise OperatorError(([], []), 0) from ValueError("both inputs of a join need a key: call keyby() before")
+        function = self._functions[0]
+        mine, others = self._sides[input_index], self._sides[1 - input_index]
+        results: list[Any] = []
+        result_keys: list[Any] = []
+        at = 0
+        try:
+            for at, payload in enumerate(payloads):
+                key = keys[at]
+                pairs = [
+                    function(payload, other) if input_index == 0 else function(other, payload)
+                    for other in others.get(key, ())
+                ]
+                mine.setdefault(key, []).append(payload)
+                results += pairs
+                result_keys += [key] * len(pairs)
+        except Exception as error:
+            raise OperatorError((results, result_keys), at) from error
+        return results, result_keys
+
+    def state(self) -> Any:
+        """Return both sides."""
+        return self._sides
+
+    def restore(self, state: Any) -> None:
+        """Take both sides."""
+        self._sides = state
+
+
+class SinkOperator(Operator):
+    """Calls the function for each packet; nothing goes on."""
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch."""
+        function, done = self._functions[0], 0
+        try:
+            for payload in payloads:
+                function(payload)
+                done += 1
+        except Exception as error:
+            raise OperatorError(([], None), done) from error
+        return [], None
+
+
+# -- Sources ----------------------------------------------------------------------------------------------------------
+
+
+class FileSource:
+    """Lines of a text file, without their ends; can be rewound."""
+
+    def __init__(self, path: str | Path, encoding: str = "utf-8") -> None:
+        self._path = Path(path)
+        self._encoding = encoding
+
+    def __iter__(self) -> Iterator[str]:
+        with self._path.open(encoding=self._encoding) as lines:
+            for line in lines:
+                yield line.rstrip("\n")
+
+
+class SourceOperator(Operator):
+    """
+    Makes packets. Of several instances, each takes every n-th item of a collection.
+
+    Args:
+        items: A sequence, an iterable that starts anew each time, a function that returns one, or an iterator.
+    """
+
+    def __init__(self, items: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        super().__init__()
+        self.items = items
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether a restarted instance can start again from the beginning: an iterator cannot."""
+        return callable(self.items) or iter(self.items) is not self.items
+
+    def read(self, ctx: Context, position: int) -> Iterator[Any] | Sequence[Any]:
+        """Return this instance's items from a position on; a sequence where it is one."""
+        items = self.items() if callable(self.items) else self.items
+        if isinstance(items, (list, tuple, range)):
+            return items[ctx.parallel_index :: ctx.parallelism][position:]
+        return islice(items, ctx.parallel_index + position * ctx.parallelism, None, ctx.parallelism)
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Pass a batch on."""
+        return payloads, keys

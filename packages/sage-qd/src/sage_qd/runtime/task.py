@@ -1,0 +1,328 @@
+"""
+A task: one instance of a step at work, from its first packet to its stop signals.
+
+The loop is the same wherever it runs; :class:`LocalTask` runs it in a thread, ``ProcessTask`` in a process.
+"""
+
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, NamedTuple
+
+from sage_qd.descriptors.base import BaseQueueDescriptor
+from sage_qd.descriptors.local import LocalQueueDescriptor
+from sage_qd.errors import Full, ShutDown
+from sage_qd.runtime.context import RuntimeContext
+from sage_qd.runtime.counters import Counters
+from sage_qd.runtime.delivery import COMMIT_SECONDS, Inbox, read_snapshot, write_snapshot
+from sage_qd.runtime.operators import Operator, OperatorError, Outputs, SourceOperator
+from sage_qd.runtime.packets import Packet
+from sage_qd.runtime.router import BaseRouter
+
+__all__ = ["BaseTask", "Failure", "LocalTask"]
+
+
+class Failure(NamedTuple):
+    """What ended a task: the error, and its traceback as text, for those in other processes."""
+
+    task: str
+    error: BaseException
+    trace: str
+
+
+class BaseTask:
+    """
+    One instance of a step.
+
+    Args:
+        runtime_context: What the task knows; its descriptors lead to queues that exist.
+        operator_factory: Makes the operator.
+        counters: Where the task counts; of its own if not given.
+    """
+
+    def __init__(
+        self,
+        runtime_context: RuntimeContext,
+        operator_factory: Callable[[], Operator],
+        counters: Counters | None = None,
+    ) -> None:
+        self.ctx = runtime_context
+        self.name = runtime_context.name
+        self.counters = Counters.single() if counters is None else counters
+        self.input_queue_descriptor = self.ctx.get_input_queue_descriptor()
+        self._factory = operator_factory
+        self._operator: Operator | None = None
+        self._router: BaseRouter | None = None
+        self._inbox: Inbox | None = None
+        self._position = 0
+        self._has_finished = False
+        self._stopping = threading.Event()
+
+    def _create_default_queue_descriptor(self) -> BaseQueueDescriptor:
+        """Return a descriptor for a task that was given none: it takes packets from threads of this process only."""
+        return LocalQueueDescriptor(f"{self.ctx.job}.input_{self.name}", maxsize=64)
+
+    def get_input_buffer(self) -> Any:
+        """Return the open input queue."""
+        if self.input_queue_descriptor is None:
+            self.input_queue_descriptor = self._create_default_queue_descriptor()
+        return self.input_queue_descriptor.open()
+
+    def put_packet(self, packet: Packet, timeout: float | None = None) -> None:
+        """Put one packet into the input queue from outside; see :meth:`Queue.put` for the errors."""
+        self.get_input_buffer().put(packet, timeout=timeout)
+
+    @property
+    def router(self) -> BaseRouter:
+        """The way out."""
+        if self._router is None:
+            self._router = BaseRouter(
+                self.name, batch_size=self.ctx.batch_size, linger=self.ctx.linger, overflow=self.ctx.overflow
+            )
+            for connection, partition in self.ctx.connections:
+                self._router.add_connection(connection, partition)
+        return self._router
+
+    def add_connection(self, connection: Any, partition: Any = "round_robin") -> None:
+        """Add a path; before the task runs."""
+        self.ctx.connections.append((connection, partition))
+
+    def stop(self) -> None:
+        """Ask the task to end: a source after the batch under way; other tasks end with their input."""
+        self._stopping.set()
+
+    # -- The loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """
+        Work to the end. Returns when all input was seen, everything was sent, and the stop signals, too.
+
+        Raises:
+            ShutDown: The job was stopped.
+            Exception: The operator raised, and its policy is ``fail``.
+        """
+        operator = self._operator = self._factory()
+        router = self.router
+        self._restore(operator, router)
+        operator.open(self.ctx)
+        try:
+            if not self._has_finished:
+                if isinstance(operator, SourceOperator):
+                    self._pour(operator, router)
+                else:
+                    self._work(operator, router)
+                router.send(*operator.finish())
+                router.flush()
+                self._has_finished = True  # in the snapshot: what finish() returned must not be sent again
+                self._commit()
+            router.stop()
+            if self._inbox is not None:
+                self._inbox.settle_stops()
+            self.counters.out = router.sent
+        finally:
+            operator.close()
+            self.ctx.close()
+
+    def _work(self, operator: Operator, router: BaseRouter) -> None:
+        inbox, counters, indices = self._inbox, self.counters, self.ctx.input_indices
+        if inbox is None:
+            raise ValueError(f"task {self.name!r} has no input")
+        linger = self.ctx.linger
+        while not inbox.is_over:
+            batch = inbox.take(linger)
+            if batch is None:
+                router.flush()
+                if not inbox.is_over:
+                    self._commit()
+                continue
+            path, _, payloads, keys = batch
+            counters.taken += len(payloads)
+            router.send(*self._processed(operator, payloads, keys, indices[path] if path >= 0 else 0))
+            counters.out = router.sent
+            router.flush(due_only=True)
+            if inbox.is_due:
+                router.flush()
+                self._commit()
+
+    def _processed(self, operator: Operator, payloads: list[Any], keys: list[Any] | None, index: int) -> Outputs:
+        """Run the operator on a batch, with the policy for errors."""
+        results: list[Any] = []
+        result_keys: list[Any] = []
+        has_keys = False
+        tries = 0
+        while True:
+            try:
+                found, found_keys = operator.process(payloads, keys, index)
+            except OperatorError as error:
+                found, found_keys = error.done
+                at = error.at
+                cause = error.__cause__
+            else:
+                at, cause = len(payloads), None
+            if not results and cause is None:
+                return found, found_keys
+            results += found
+            has_keys = has_keys or found_keys is not None
+            result_keys += found_keys if found_keys is not None else []
+            if cause is None:
+                return results, result_keys if has_keys else None
+            self.counters.errors += 1
+            tries = tries + 1 if at == 0 else 1
+            payloads, keys = payloads[at:], None if keys is None else keys[at:]
+            if tries > self.ctx.on_error.retries:
+                if self.ctx.on_error.kind == "fail":
+                    raise cause
+                self._skip(payloads[0], cause)
+                payloads, keys, tries = payloads[1:], None if keys is None else keys[1:], 0
+
+    def _skip(self, payload: Any, cause: BaseException) -> None:
+        self.counters.skipped += 1
+        if self.ctx.dead_letters is not None:
+            text = "".join(traceback.format_exception(cause))
+            try:
+                self.ctx.dead_letters.open(create=False).put_nowait((self.name, payload, text))
+            except Full:
+                self.counters.dropped += 1  # nobody reads them
+
+    def _pour(self, source: SourceOperator, router: BaseRouter) -> None:
+        """Send the items of a source; one that is slow sends each as soon as ``linger`` has passed."""
+        items = source.read(self.ctx, self._position)
+        counters, size = self.counters, self.ctx.batch_size
+        last = monotonic()
+        for chunk in _chunks(items, size, self.ctx.linger, self._stopping):
+            router.send(chunk, None)
+            if len(chunk) < size:
+                router.flush()
+            self._position += len(chunk)
+            counters.taken += len(chunk)
+            counters.out = router.sent
+            if self._stopping.is_set():
+                break
+            if self.ctx.snapshot_path is not None and monotonic() - last >= COMMIT_SECONDS:
+                router.flush()
+                self._commit()
+                last = monotonic()
+
+    # -- Snapshots ----------------------------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        """The outputs are where they belong: take a snapshot, then settle what they were made of."""
+        if self._operator is not None and self.ctx.snapshot_path is not None:
+            inbox = None if self._inbox is None else self._inbox.state()
+            state = (self._has_finished, self._position, inbox, self.router.state(), self._operator.state())
+            write_snapshot(self.ctx.snapshot_path, state)
+        if self._inbox is not None:
+            self._inbox.settle()
+
+    def _restore(self, operator: Operator, router: BaseRouter) -> None:
+        if self.ctx.stop_signal_num:
+            self._inbox = Inbox([self.get_input_buffer(), *self._lanes()], self.ctx.delivery, self.ctx.stop_signal_num)
+        if self.ctx.snapshot_path is None or (found := read_snapshot(self.ctx.snapshot_path)) is None:
+            return
+        self._has_finished, self._position, inbox, sent, state = found
+        router.restore(sent)
+        if self._inbox is not None and inbox is not None:
+            self._inbox.restore(inbox)
+        if state is not None:
+            operator.restore(state)
+
+    def _lanes(self) -> list[Any]:
+        """Queues of single paths, where the job has them."""
+        return [descriptor.open(create=False) for descriptor in self.ctx.lanes]
+
+
+def _chunks(items: Any, size: int, linger: float, stopping: threading.Event) -> Iterator[list[Any]]:
+    """Cut into batches; of an iterator, no item waits longer than ``linger`` for the next one."""
+    if hasattr(items, "__getitem__"):
+        for start in range(0, len(items), size):
+            yield list(items[start : start + size])
+        return
+    pump = _Pump(items, size)
+    while not stopping.is_set():
+        chunk = pump.next(linger)
+        if chunk is None:
+            return
+        if chunk:
+            yield chunk
+
+
+class _Pump:
+    """Reads an iterator in a thread of its own, so that what it has given can be sent while it waits for more."""
+
+    def __init__(self, items: Any, size: int) -> None:
+        self._items = items
+        self._size = size
+        self._full: queue.Queue[list[Any]] = queue.Queue(maxsize=2)
+        self._chunk: list[Any] = []
+        self._mutex = threading.Lock()
+        self._error: BaseException | None = None
+        self._has_ended = threading.Event()
+        threading.Thread(target=self._run, name="sage-qd-source", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                with self._mutex:
+                    self._chunk.append(item)
+                    whole = None
+                    if len(self._chunk) >= self._size:
+                        whole, self._chunk = self._chunk, []
+                if whole is not None:
+                    self._full.put(whole)
+        except BaseException as error:  # noqa: BLE001  (the thread that takes the items raises it)
+            self._error = error
+        self._has_ended.set()
+
+    def next(self, linger: float) -> list[Any] | None:
+        """Return what there is, after ``linger`` at the latest; None at the end. What was given before comes first."""
+        has_ended = self._has_ended.is_set()
+        try:
+            return self._full.get(timeout=0 if has_ended else linger)
+        except queue.Empty:
+            with self._mutex:
+                if not self._full.empty():
+                    return []
+                chunk, self._chunk = self._chunk, []
+        if has_ended and not chunk:
+            if self._error is not None:
+                raise self._error
+            return None
+        return chunk
+
+
+class LocalTask(BaseTask):
+    """A task in a thread of this process."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._thread: threading.Thread | None = None
+        self.failure: Failure | None = None
+
+    def start_running(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._guarded, name=f"sage-qd-{self.name}", daemon=True)
+        self._thread.start()
+
+    def _guarded(self) -> None:
+        try:
+            self.run()
+        except ShutDown:
+            return
+        except BaseException as error:  # noqa: BLE001  (whatever it is, the job ends with it)
+            self.failure = Failure(self.name, error, traceback.format_exc())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def cleanup(self) -> None:
+        """Give up the queue of the task; twice is once."""
+        self.ctx.close()

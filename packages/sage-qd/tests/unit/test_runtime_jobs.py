@@ -1,0 +1,491 @@
+"""Whole jobs, in threads and in processes: the same program text, the same results, and nothing left."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_qd import ring as rings
+from sage_qd.runtime import (
+    BaseFunction,
+    Environment,
+    FileSource,
+    JobState,
+    LocalEnvironment,
+    Packet,
+    ProcessEnvironment,
+    RuntimeContext,
+)
+from sage_qd.runtime.operators import MapOperator
+from sage_qd.runtime.task import LocalTask
+from sage_qd.testing import wait_for
+
+TEXT = ["the", "cat", "and", "the", "dog", "and", "the", "bird"]
+PATIENCE = 60.0
+
+Make = Callable[..., Environment]
+
+
+def left() -> list[str]:
+    folder = rings.directory()
+    return sorted(str(path) for path in folder.rglob("job*") if path.is_file()) if folder.exists() else []
+
+
+@pytest.fixture(params=[LocalEnvironment, ProcessEnvironment], ids=["threads", "processes"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    made: list[Environment] = []
+
+    def environment(name: str = "job", **settings: Any) -> Environment:
+        made.append(request.param(name, **settings))
+        return made[-1]
+
+    before = left()
+    yield environment
+    for env in made:
+        env.stop()
+    wait_for(lambda: left() == before, "every queue is gone")
+
+
+def test_word_count(make: Make) -> None:
+    env = make()
+    counts = (
+        env.from_collection(TEXT)
+        .map(lambda word: (word, 1))
+        .keyby(lambda pair: pair[0])
+        .reduce(lambda left, right: (left[0], left[1] + right[1]), at_end=True, parallelism=3)
+        .collect()
+    )
+    env.execute(timeout=PATIENCE)
+
+    assert {word: pair[1] for word, pair in counts.items} == Counter(TEXT)
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FINISHED
+
+
+def test_three_parallel_maps_lose_nothing_when_stop_signals_are_counted_by_path(make: Make) -> None:
+    env = make(batch_size=7)
+    items = (
+        env.from_collection(range(300), parallelism=2)
+        .map(lambda x: x, parallelism=3)
+        .map(lambda x: x, parallelism=3)
+        .collect()
+    )
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == list(range(300))
+
+
+def test_a_shared_downstream_does_not_end_with_its_first_source(make: Make) -> None:
+    def slow() -> Iterator[int]:
+        for item in range(20):
+            time.sleep(0.005)
+            yield item
+
+    env = make()
+    fast = env.from_collection(range(100, 120))
+    both = env.from_source(slow, name="slow").connect(fast).comap(lambda x: x, lambda x: x).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(both.items) == [*range(20), *range(100, 120)]
+
+
+def test_a_diamond_brings_everything_together(make: Make) -> None:
+    env = make()
+    start = env.from_collection(range(50))
+    left_side, right_side = start.map(lambda x: ("l", x)), start.map(lambda x: ("r", x), parallelism=2)
+    joined = left_side.connect(right_side).comap(lambda x: x, lambda x: x).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(joined.items) == sorted((side, x) for side in "lr" for x in range(50))
+
+
+def test_comap_knows_which_stream_a_packet_is_from(make: Make) -> None:
+    env = make(lanes="per_edge")
+    joined = (
+        env.from_collection([1, 2]).connect(env.from_collection([3])).comap(lambda x: ("a", x), lambda x: ("b", x))
+    ).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(joined.items) == [("a", 1), ("a", 2), ("b", 3)]
+
+
+def test_join_pairs_equal_keys_of_false_values_too(make: Make) -> None:
+    env = make()
+    ages = env.from_collection([("", 1), (0, 2), ("x", 3)]).keyby(lambda pair: pair[0])
+    names = env.from_collection([("", "none"), (0, "zero"), ("y", "other")]).keyby(lambda pair: pair[0])
+    pairs = ages.join(names, lambda age, name: (age[1], name[1]), parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(pairs.items) == [(1, "none"), (2, "zero")]
+
+
+def test_a_join_without_keys_is_told(make: Make) -> None:
+    env = make()
+    env.from_collection([1]).join(env.from_collection([1]), lambda a, b: (a, b)).sink(str)
+
+    with pytest.raises(ValueError, match=r"call keyby\(\) before"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_broadcast_reaches_every_instance(make: Make) -> None:
+    env = make()
+    items = env.from_collection([1, 2]).broadcast().map(lambda x: x, parallelism=3).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_partitioner_chooses_the_instance(make: Make) -> None:
+    class Where(BaseFunction):
+        def execute(self, data: int) -> tuple[int, int]:
+            return self.ctx.parallel_index, data
+
+    env = make()
+    items = env.from_collection(range(4)).partition(lambda x, _, count: x % count).map(Where, parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [(0, 0), (0, 2), (1, 1), (1, 3)]
+
+
+def test_an_empty_source_ends_the_job(make: Make) -> None:
+    env = make()
+    items = env.from_collection([]).map(str).keyby(len).sum(at_end=True, parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert items.items == []
+
+
+def test_filter_flatmap_and_dropped_results(make: Make) -> None:
+    env = make()
+    items = (
+        env.from_collection(range(10)).filter(lambda x: x % 2).map(lambda x: None if x == 5 else x)
+        .flatmap(lambda x: [x] * (x == 1) + [x, -x]).collect()
+    )  # fmt: skip
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == sorted([1, 1, -1, 3, -3, 7, -7, 9, -9])
+
+
+def test_running_values_come_in_order_of_each_key(make: Make) -> None:
+    env = make(batch_size=3)
+    items = env.from_collection([1, 2, 3, 4, 5, 6]).keyby(lambda x: x % 2).sum(parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert [value for key, value in items.items if key == 1] == [1, 4, 9]
+    assert [value for key, value in items.items if key == 0] == [2, 6, 12]
+
+
+def test_lines_of_a_file(make: Make, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("a b\n\nb\n")
+    env = make()
+    words = env.from_source(FileSource(text)).flatmap(str.split).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert words.items == ["a", "b", "b"]
+
+
+def test_what_a_slow_source_gave_does_not_wait_for_its_next_item(make: Make) -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        time.sleep(0.5)
+        yield 2
+
+    env = make()
+    items = env.from_source(source).collect()
+    dispatcher = env.submit()
+    while not items.items:
+        assert not dispatcher.wait(timeout=0.01), "the first item came with the end of the job only"
+    assert items.items == [1]
+    assert dispatcher.wait(timeout=PATIENCE)
+    assert items.items == [1, 2]
+
+
+def test_a_slow_sink_slows_the_source_and_sees_everything(make: Make) -> None:
+    env = make(batch_size=1)
+    items = (
+        env.from_collection(range(200), name="numbers")
+        .map(lambda x: time.sleep(0.001) or x, name="slow", buffer_size=4)
+        .collect()
+    )
+    dispatcher = env.submit()
+    wait_for(
+        lambda: dispatcher.wait(timeout=0) or dispatcher.status()["tasks"]["slow_0"]["taken"] > 5, "it is on its way"
+    )
+    tasks = dispatcher.status()["tasks"]
+    assert tasks["numbers_0"]["out"] - tasks["slow_0"]["taken"] <= 4 + 2 + 1
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    assert items.items == list(range(200))
+
+
+# -- Errors -----------------------------------------------------------------------------------------------------------
+
+
+def fails_on_three(item: int) -> int:
+    if item == 3:
+        raise LookupError("three")
+    return item
+
+
+def test_an_error_of_an_operator_ends_the_job_with_its_traceback(make: Make) -> None:
+    env = make()
+    env.from_collection(range(10**9)).map(fails_on_three, name="picky").sink(str)
+
+    with pytest.raises(LookupError, match="three") as caught:
+        env.execute(timeout=PATIENCE)
+
+    assert "in fails_on_three" in str(caught.value.__cause__)
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FAILED
+    assert env.dispatcher.status()["error"] == "LookupError: three"
+
+
+def test_an_error_of_a_source_ends_the_job(make: Make) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    env = make()
+    env.from_source(broken).sink(str)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_skip_makes_dead_letters(make: Make) -> None:
+    env = make(batch_size=4)
+    items = env.from_collection(range(6)).map(fails_on_three, on_error="skip", name="picky").collect()
+    env.execute(timeout=PATIENCE)
+
+    assert items.items == [0, 1, 2, 4, 5]
+    assert env.dispatcher is not None
+    [(task, payload, trace)] = env.dispatcher.dead_letters
+    assert (task, payload) == ("picky_0", 3)
+    assert trace.endswith("LookupError: three\n")
+    assert env.dispatcher.status()["tasks"]["picky_0"]["skipped"] == 1
+
+
+@pytest.mark.parametrize(("policy", "arrives"), [("retry(2)", [0, 1, 2]), ("retry(1), skip", [0, 2])])
+def test_retry_tries_again_before_it_gives_up(make: Make, policy: str, arrives: list[int]) -> None:
+    class Moody(BaseFunction):
+        def open(self) -> None:
+            self.calls = 0
+
+        def execute(self, data: int) -> int:
+            if data == 1:
+                self.calls += 1
+                if self.calls <= 2:
+                    raise ValueError("not yet")
+            return data
+
+    env = make()
+    items = env.from_collection(range(3)).map(Moody, on_error=policy).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert items.items == arrives
+
+
+def test_a_packet_that_cannot_be_sent_ends_the_job() -> None:
+    env = ProcessEnvironment("job")
+    env.from_collection([1]).map(lambda x: threading.Lock()).map(str).sink(str)
+
+    with pytest.raises(TypeError, match="cannot pickle"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_a_source_without_end_is_stopped(make: Make) -> None:
+    env = make()
+    env.from_source(itertools.count).map(lambda x: x).sink(lambda x: None)
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.status()["tasks"]["sink_0"]["taken"] > 1000, "it runs")
+
+    dispatcher.stop()
+    dispatcher.stop()
+
+    assert dispatcher.state is JobState.STOPPED
+    assert dispatcher.wait()
+
+
+def test_a_job_that_takes_too_long_is_stopped(make: Make) -> None:
+    env = make()
+    env.from_source(itertools.count).sink(lambda x: None)
+
+    with pytest.raises(TimeoutError, match=r"had not ended after 0\.2 s"):
+        env.execute(timeout=0.2)
+
+
+def test_one_source_can_be_told_to_end() -> None:
+    env = LocalEnvironment("job")
+    items = env.from_source(itertools.count, name="numbers").collect()
+    dispatcher = env.submit()
+    while not items.items:
+        dispatcher.wait(timeout=0.01)
+
+    dispatcher.receive_stop_signal("numbers_0")
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    assert items.items == list(range(len(items.items)))
+    assert dispatcher.state is JobState.FINISHED
+
+
+# -- Services ---------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """A service."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: int) -> int:
+        return x * 10
+
+    def add(self, x: int, *, more: int = 0) -> int:
+        self.calls += 1
+        return x + more
+
+    def broken(self) -> None:
+        raise LookupError("no such model")
+
+    def slow(self) -> None:
+        time.sleep(1)
+
+
+class Asks(BaseFunction):
+    def execute(self, data: int) -> Any:
+        later = self.ctx.call_service_async("model", data, method="add", more=1)
+        return self.ctx.call_service("model", data), later.result()
+
+
+def test_services_answer_each_caller_its_own_question(make: Make) -> None:
+    env, other = make(), make()
+    results = []
+    for each in (env, other):
+        each.add_service("model", Model)
+        results.append(each.from_collection(range(30)).map(Asks, parallelism=3).collect())
+    running = [env.submit(), other.submit()]
+    for dispatcher in running:
+        assert dispatcher.wait(timeout=PATIENCE)
+
+    for result in results:
+        assert sorted(result.items) == [(x * 10, x + 1) for x in range(30)]
+
+
+def test_an_error_of_a_service_arrives_with_its_traceback(make: Make) -> None:
+    class Caller(BaseFunction):
+        def execute(self, data: int) -> None:
+            self.ctx.call_service("model", method="broken")
+
+    env = make()
+    env.add_service("model", Model)
+    env.from_collection([1]).map(Caller).sink(str)
+
+    with pytest.raises(RuntimeError, match=r"service model\.broken raised:(.|\n)*LookupError: no such model"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_a_service_that_does_not_answer_in_time_is_told(make: Make) -> None:
+    class Caller(BaseFunction):
+        def execute(self, data: int) -> None:
+            self.ctx.call_service("model", method="slow", timeout=0.1)
+
+    env = make()
+    env.add_service("model", Model)
+    env.from_collection([1]).map(Caller).sink(str)
+
+    with pytest.raises(TimeoutError, match=r"service model\.slow did not answer within 0\.1 s"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_an_unknown_service_is_told(make: Make) -> None:
+    class Caller(BaseFunction):
+        def execute(self, data: int) -> None:
+            self.ctx.call_service("oracle")
+
+    env = make()
+    env.add_service("model", Model)
+    env.from_collection([1]).map(Caller).sink(str)
+
+    with pytest.raises(KeyError, match="has no service 'oracle'; it has: model"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_services_end_with_the_job(make: Make) -> None:
+    env = make()
+    env.add_service("model", Model)
+    env.from_collection([1]).sink(str)
+
+    env.execute(timeout=PATIENCE)
+
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sage-qd-model")] == []
+
+
+# -- Looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_shows_tasks_queues_and_edges(make: Make) -> None:
+    env = make(batch_size=1)
+    stuck = threading.Event()
+    env.from_collection(range(100), name="numbers").map(
+        lambda x: stuck.wait(0.01) or x, name="slow", buffer_size=4
+    ).sink(lambda x: None)
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.snapshot()["queues"]["input_slow_0"]["load"] == 1.0, "the queue is full")
+
+    seen = dispatcher.snapshot()
+
+    assert seen["state"] == "running"
+    assert seen["queues"]["input_slow_0"]["depth"] <= 4
+    assert {"source": "numbers_0", "target": "slow_0", "queue": "input_slow_0"} in seen["edges"]
+    assert {"input_slow_0", "numbers_0_to_slow_0_0_0", "dead_letters"} <= set(dispatcher.queue_descriptors)
+    assert set(dispatcher.pool.deserialize_pool(dispatcher.pool.serialize_pool())) == set(dispatcher.queue_descriptors)
+    dispatcher.stop()
+
+
+def test_a_hundred_tasks_start_and_end(make: Make) -> None:
+    env = make()
+    items = env.from_collection(range(1000)).map(lambda x: x, parallelism=50).map(lambda x: x, parallelism=49).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == list(range(1000))
+
+
+# -- A task by itself -------------------------------------------------------------------------------------------------
+
+
+def test_a_task_without_descriptor_makes_one() -> None:
+    task = LocalTask(
+        RuntimeContext(name="alone", job="job", stop_signal_num=1, input_indices=[0]), lambda: MapOperator(str)
+    )
+
+    task.put_packet(Packet(1))
+
+    assert task.get_input_buffer().qsize() == 1
+    assert task.input_queue_descriptor is not None
+    assert task.input_queue_descriptor.queue_type == "local_queue"
+    task.cleanup()
+    task.cleanup()
+    task.input_queue_descriptor.close()
+
+
+def test_a_context_travels_without_what_is_open() -> None:
+    import pickle
+
+    from sage_qd import SageQueueDescriptor
+
+    ctx = RuntimeContext(name="map_0", job="job")
+    descriptor = SageQueueDescriptor("travels")
+    ctx.set_input_queue_descriptor(descriptor)
+    ctx.set_queue_descriptor_pool({"input_map_0": descriptor})
+
+    again = pickle.loads(pickle.dumps(ctx))
+
+    assert again.get_input_queue_descriptor() == descriptor
+    assert again.get_queue_descriptor("input_map_0") == descriptor
+    assert again.get_queue_descriptor("input_other") is None

@@ -1,0 +1,165 @@
+"""Tasks that are killed, and drivers that are: what is lost, what comes twice, what is left."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sage_qd import TaskDiedError
+from sage_qd import ring as rings
+from sage_qd.runtime import Dispatcher, JobState, ProcessEnvironment
+from sage_qd.testing import wait_for
+
+PATIENCE = 60.0
+COUNT = 100_000
+
+DRIVER = """
+import itertools, sys, time
+from sage_qd.runtime import ProcessEnvironment
+
+env = ProcessEnvironment(sys.argv[1], delivery="at_least_once")
+env.from_source(itertools.count).map(lambda x: x, parallelism=2).sink(lambda x: None)
+dispatcher = env.submit()
+while dispatcher.status()["tasks"]["sink_0"]["taken"] < 1000:
+    time.sleep(0.01)
+print("running", flush=True)
+dispatcher.wait()
+"""
+
+
+def tasks_of(driver: int) -> list[psutil.Process]:
+    """The processes of the tasks; their parent is the supervisor."""
+    return [task for child in psutil.Process(driver).children() for task in child.children()]
+
+
+def kill_some(dispatcher: Dispatcher, seed: int) -> int:
+    """Kill random tasks until the job has ended; how many."""
+    draw, kills = random.Random(seed), 0
+    give_up = time.monotonic() + PATIENCE
+    while not dispatcher.wait(timeout=draw.uniform(0.01, 0.06)):
+        assert time.monotonic() < give_up, f"it hangs: {dispatcher.snapshot()}"
+        running = tasks_of(os.getpid())
+        if running:
+            try:
+                draw.choice(running).kill()
+            except psutil.NoSuchProcess:
+                continue
+            kills += 1
+    return kills
+
+
+def job(delivery: str, **settings: Any) -> tuple[ProcessEnvironment, Any]:
+    env = ProcessEnvironment("job", delivery=delivery, restarts=1000, batch_size=32, **settings)
+    items = (
+        env.from_collection(range(COUNT), parallelism=2)
+        .map(lambda x: x, parallelism=2)
+        .keyby(lambda x: x % 7)
+        .map(lambda x: x, parallelism=2)
+        .collect()
+    )
+    return env, items
+
+
+@pytest.mark.parametrize("lanes", ["shared", "per_edge"])
+def test_exactly_once_under_kills(lanes: str) -> None:
+    env, items = job("exactly_once", lanes=lanes)
+
+    kills = kill_some(env.submit(), seed=1)
+
+    assert kills > 0
+    assert sorted(items.items) == list(range(COUNT))
+
+
+def test_state_is_exact_under_kills() -> None:
+    env = ProcessEnvironment("job", delivery="exactly_once", restarts=1000, batch_size=16)
+    sums = env.from_collection(range(COUNT)).keyby(lambda x: x % 10).sum(at_end=True, parallelism=2).collect()
+
+    assert kill_some(env.submit(), seed=2) > 0
+
+    assert dict(sums.items) == {key: sum(range(key, COUNT, 10)) for key in range(10)}
+    assert len(sums.items) == 10
+
+
+def test_at_least_once_loses_nothing_under_kills() -> None:
+    env, items = job("at_least_once")
+
+    assert kill_some(env.submit(), seed=3) > 0
+
+    assert set(items.items) == set(range(COUNT))
+
+
+def test_at_most_once_repeats_nothing_that_was_taken_and_ends() -> None:
+    env = ProcessEnvironment("job", restarts=1000, batch_size=32)
+    items = env.from_collection(range(COUNT)).map(lambda x: x, name="middle").collect()
+    dispatcher = env.submit()
+    killed = 0
+    while not dispatcher.wait(timeout=0.01):
+        for task in tasks_of(os.getpid())[1:]:  # not the source, which starts again from the beginning
+            if killed < 3:
+                task.kill()
+                killed += 1
+
+    assert max(Counter(items.items).values(), default=1) == 1
+
+
+def test_a_task_that_is_killed_too_often_ends_the_job() -> None:
+    env = ProcessEnvironment("job", restarts=1, delivery="at_least_once")
+    env.from_collection([1]).map(lambda x: os.kill(os.getpid(), signal.SIGKILL), name="doomed").sink(str)
+
+    with pytest.raises(TaskDiedError, match="task 'doomed_0' was killed by signal 9") as caught:
+        env.execute(timeout=PATIENCE)
+
+    assert caught.value.exit_code == -9
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FAILED
+
+
+def test_without_restarts_a_kill_ends_the_job() -> None:
+    env = ProcessEnvironment("job")
+    env.from_collection([1]).map(lambda x: os._exit(3), name="doomed").sink(str)
+
+    with pytest.raises(TaskDiedError, match="ended with exit code 3; give the environment more restarts"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_a_killed_supervisor_takes_the_tasks_along_and_is_told() -> None:
+    env, _ = job("at_least_once")
+    dispatcher = env.submit()
+    [supervisor] = psutil.Process().children()
+    wait_for(lambda: len(supervisor.children()) == 7, "all tasks run")
+    tasks = supervisor.children()
+
+    supervisor.kill()
+
+    with pytest.raises(RuntimeError, match="the supervisor of the job was killed"):
+        dispatcher.wait(timeout=PATIENCE)
+    wait_for(lambda: not any(task.is_running() and task.status() != "zombie" for task in tasks), "the tasks are gone")
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_dies_leaves_nothing(death: int, tmp_path: Path) -> None:
+    name = f"job-{os.getpid()}-{int(death)}"
+    command = [sys.executable, "-c", DRIVER, name]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "running\n"
+        [supervisor] = psutil.Process(driver.pid).children()
+        processes = [supervisor, *supervisor.children()]
+        assert len(processes) == 5
+        driver.send_signal(death)
+        driver.wait(PATIENCE)
+
+    wait_for(lambda: not any(process.is_running() for process in processes), "all processes are gone")
+    wait_for(lambda: not [path for path in rings.directory().rglob(f"*{name}*") if path.is_file()], "no queue is left")
+    wait_for(lambda: list(tmp_path.iterdir()) == [], "no snapshot is left")
+    assert driver.returncode == -death
