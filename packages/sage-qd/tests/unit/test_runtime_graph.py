@@ -102,6 +102,7 @@ def test_other_policies_are_refused(text: str) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"linger": 0}, "linger must be more than 0 seconds"),
         ({"overflow": "drop", "delivery": "exactly_once"}, "may not"),
+        ({"lanes": "per_edge", "delivery": "exactly_once"}, "does not keep the order"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], text: str) -> None:

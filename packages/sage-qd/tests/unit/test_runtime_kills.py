@@ -68,9 +68,8 @@ def job(delivery: str, **settings: Any) -> tuple[ProcessEnvironment, Any]:
     return env, items
 
 
-@pytest.mark.parametrize("lanes", ["shared", "per_edge"])
-def test_exactly_once_under_kills(lanes: str) -> None:
-    env, items = job("exactly_once", lanes=lanes)
+def test_exactly_once_under_kills() -> None:
+    env, items = job("exactly_once")
 
     kills = kill_some(env.submit(), seed=1)
 
@@ -88,8 +87,9 @@ def test_state_is_exact_under_kills() -> None:
     assert len(sums.items) == 10
 
 
-def test_at_least_once_loses_nothing_under_kills() -> None:
-    env, items = job("at_least_once")
+@pytest.mark.parametrize("lanes", ["shared", "per_edge"])
+def test_at_least_once_loses_nothing_under_kills(lanes: str) -> None:
+    env, items = job("at_least_once", lanes=lanes)
 
     assert kill_some(env.submit(), seed=3) > 0
 

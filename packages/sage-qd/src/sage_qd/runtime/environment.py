@@ -56,7 +56,7 @@ class Environment:
         batch_size: Most packets in one message between tasks.
         linger: Seconds that a packet may wait for others to travel with.
         overflow: ``block`` slows a task down whose receiver is slow; ``drop`` loses packets, and counts them.
-        lanes: ``shared`` gives each task one queue, ``per_edge`` one for each path to it.
+        lanes: ``shared`` gives each task one queue, ``per_edge`` one for each path to it; not under ``exactly_once``.
     """
 
     def __init__(
@@ -77,6 +77,11 @@ class Environment:
         _check_choice("lanes", lanes, ("shared", "per_edge"))
         if overflow == "drop" and delivery != "at_most_once":
             raise ValueError(f"overflow='drop' loses packets, and delivery={delivery!r} may not")
+        if lanes == "per_edge" and delivery == "exactly_once":
+            raise ValueError(
+                "lanes='per_edge' does not keep the order in which packets of several paths came, which"
+                " delivery='exactly_once' needs to do the same again; use lanes='shared'"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if linger <= 0:
