@@ -53,18 +53,20 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 def test_word_count(make: Make) -> None:
     env = make()
-    counts = (
-        env.from_collection(TEXT)
-        .map(lambda word: (word, 1))
-        .keyby(lambda pair: pair[0])
-        .reduce(lambda left, right: (left[0], left[1] + right[1]), at_end=True, parallelism=3)
-        .collect()
-    )
+    counts = env.from_collection(TEXT).keyby(lambda word: word).count(at_end=True, parallelism=3).collect()
     env.execute(timeout=PATIENCE)
 
-    assert {word: pair[1] for word, pair in counts.items} == Counter(TEXT)
+    assert dict(counts.items) == Counter(TEXT)
     assert env.dispatcher is not None
     assert env.dispatcher.state is JobState.FINISHED
+
+
+def test_reduce_starts_with_the_first_payload(make: Make) -> None:
+    env = make()
+    longest = env.from_collection(TEXT).keyby(len).reduce(max, at_end=True, parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert dict(longest.items) == {3: "the", 4: "bird"}
 
 
 def test_three_parallel_maps_lose_nothing_when_stop_signals_are_counted_by_path(make: Make) -> None:

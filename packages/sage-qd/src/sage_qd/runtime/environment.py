@@ -260,6 +260,10 @@ class DataStream:
         """Add up the packets of each key; see :meth:`reduce`."""
         return self.reduce(_add, at_end=at_end, **settings)
 
+    def count(self, *, at_end: bool = False, **settings: Any) -> "DataStream":
+        """Count the packets of each key; see :meth:`reduce`."""
+        return self._then("count", partial(ReduceOperator, _one_more, at_end, _one), settings)
+
     def broadcast(self) -> "DataStream":
         """Send every packet to every instance of the next step."""
         return DataStream(self._env, self._step, "broadcast")
@@ -327,6 +331,14 @@ class Result:
 
 def _add(total: Any, value: Any) -> Any:
     return total + value
+
+
+def _one(payload: Any) -> int:
+    return 1
+
+
+def _one_more(count: int, payload: Any) -> int:
+    return count + 1
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

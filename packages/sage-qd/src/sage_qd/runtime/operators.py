@@ -206,23 +206,27 @@ class KeyByOperator(Operator):
 
 class ReduceOperator(Operator):
     """
-    Keeps one value for each key: ``function(value, payload)`` is the next one; the first payload is the first value.
+    Keeps one value for each key: ``function(value, payload)`` is the next one.
 
     Emits ``(key, value)`` after each packet, or only at the end.
 
     Args:
         function: Of value and payload.
         at_end: Whether only the last values are emitted, when all input has been seen.
+        first: Makes the first value of a key from its first payload; without it the payload is the value.
     """
 
-    def __init__(self, function: Callable[[Any, Any], Any], at_end: bool = False) -> None:
+    def __init__(
+        self, function: Callable[[Any, Any], Any], at_end: bool = False, first: Callable[[Any], Any] | None = None
+    ) -> None:
         super().__init__(function)
+        self._first = first
         self._values: dict[Any, Any] = {}
         self._at_end = at_end
 
     def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
         """Work on a batch."""
-        function, values = self._functions[0], self._values
+        function, values, first = self._functions[0], self._values, self._first
         every = not self._at_end
         results: list[Any] = []
         found: list[Any] = keys if keys is not None else [None] * len(payloads)
@@ -231,7 +235,11 @@ class ReduceOperator(Operator):
             for at, payload in enumerate(payloads):
                 key = found[at]
                 value = values.get(key, _MISSING)
-                values[key] = value = payload if value is _MISSING else function(value, payload)
+                if value is not _MISSING:
+                    value = function(value, payload)
+                else:
+                    value = payload if first is None else first(payload)
+                values[key] = value
                 if every:
                     results.append((key, value))
         except Exception as error:

