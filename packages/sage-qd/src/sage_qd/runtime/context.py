@@ -2,15 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.runtime.connection import Connection
 from sage_qd.runtime.graph import ErrorPolicy, Partition
 
-__all__ = ["DeliveryLevel", "RuntimeContext"]
+__all__ = ["DeliveryLevel", "RuntimeContext", "Snapshots"]
 
 DeliveryLevel = Literal["at_most_once", "at_least_once", "exactly_once"]
+
+
+class Snapshots(Protocol):
+    """Where one task keeps its snapshot."""
+
+    def write(self, state: Any) -> None:
+        """Put a snapshot in place of the one before it, in one step."""
+
+    def read(self) -> Any:
+        """Return the snapshot, or None when there is none yet."""
 
 
 @dataclass(kw_only=True)
@@ -31,7 +41,7 @@ class RuntimeContext:
         linger: Seconds that a packet may wait for others.
         overflow: What happens to packets for which there is no room.
         connections: The paths that start here, with the partition of their group.
-        snapshot_path: Where the task keeps its snapshot; None for no snapshots.
+        snapshots: Where the task keeps its snapshot; None for no snapshots.
         dead_letters: Where packets go that were skipped; None for nowhere.
         lanes: The queues of single paths, where the job has one for each.
     """
@@ -48,7 +58,7 @@ class RuntimeContext:
     linger: float = 0.005
     overflow: Literal["block", "drop"] = "block"
     connections: list[tuple[Connection, Partition]] = field(default_factory=list)
-    snapshot_path: str | None = None
+    snapshots: Snapshots | None = None
     dead_letters: BaseQueueDescriptor | None = None
     lanes: list[BaseQueueDescriptor] = field(default_factory=list)
     _input: BaseQueueDescriptor | None = None

@@ -32,7 +32,7 @@ from sage_qd.queues.selecting import wait
 from sage_qd.runtime.context import DeliveryLevel
 from sage_qd.runtime.packets import Batch, Packet, StopSignal, is_stop
 
-__all__ = ["COMMIT_SECONDS", "Inbox", "read_snapshot", "write_snapshot"]
+__all__ = ["COMMIT_SECONDS", "FileSnapshots", "Inbox"]
 
 HELD: Final = 32
 """Most batches that a task has in hand before it settles them."""
@@ -163,18 +163,23 @@ def _acknowledge(lease: Any) -> None:
         return
 
 
-def write_snapshot(path: str, state: Any) -> None:
-    """Put a snapshot in place of the one before it, in one step; it survives the process, not the machine."""
-    new = f"{path}.{os.getpid()}"
-    with open(new, "wb") as file:
-        pickle.dump(state, file, protocol=5)
-    os.replace(new, path)
+class FileSnapshots:
+    """The snapshots of one task in a file; they survive the process, not the machine."""
 
+    def __init__(self, path: str) -> None:
+        self._path = path
 
-def read_snapshot(path: str) -> Any:
-    """Return the snapshot, or None when there is none yet."""
-    try:
-        with open(path, "rb") as file:
-            return pickle.load(file)
-    except FileNotFoundError:
-        return None
+    def write(self, state: Any) -> None:
+        """Put a snapshot in place of the one before it, in one step."""
+        new = f"{self._path}.{os.getpid()}"
+        with open(new, "wb") as file:
+            pickle.dump(state, file, protocol=5)
+        os.replace(new, self._path)
+
+    def read(self) -> Any:
+        """Return the snapshot, or None when there is none yet."""
+        try:
+            with open(self._path, "rb") as file:
+                return pickle.load(file)
+        except FileNotFoundError:
+            return None

@@ -5,11 +5,9 @@ Every queue exists before any task starts; tasks only attach. A job ends by itse
 that they sent has reached the ends of the graph.
 """
 
-import pickle
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -23,11 +21,12 @@ from sage_qd.errors import Empty, GraphError, QueueClosedError, QueueNotFoundErr
 from sage_qd.runtime.connection import Connection, load_of
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.counters import Counters
+from sage_qd.runtime.delivery import FileSnapshots
 from sage_qd.runtime.graph import ExecutionGraph, GraphNode
 from sage_qd.runtime.operators import SourceOperator
 from sage_qd.runtime.packets import is_stop
-from sage_qd.runtime.process_task import Ended, ProcessTask, Restarted, Supervisor
-from sage_qd.runtime.services import serve
+from sage_qd.runtime.process_task import ProcessTask, Restarted
+from sage_qd.runtime.running import LocalRunner, LocalServiceTask, ProcessRunner, Runner, ServiceTask
 from sage_qd.runtime.task import BaseTask, Failure, LocalTask
 
 if TYPE_CHECKING:
@@ -69,26 +68,6 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
-class ServiceTask(ProcessTask):
-    """A service in a process or thread of its own."""
-
-    service: Callable[[], object]
-
-    def run(self) -> None:
-        """Serve until the queue of requests is shut down."""
-        serve(self.service(), self.get_input_buffer())
-
-
-class LocalServiceTask(LocalTask):
-    """As `ServiceTask`, in a thread."""
-
-    service: Callable[[], object]
-
-    def run(self) -> None:
-        """Serve until the queue of requests is shut down."""
-        serve(self.service(), self.get_input_buffer())
-
-
 class Dispatcher:
     """
     Runs one job.
@@ -112,16 +91,11 @@ class Dispatcher:
         self.queue_creation_strategy = QueueCreationStrategy(env.job)
         self.tasks: dict[str, BaseTask] = {}
         self.services: dict[str, BaseTask] = {}
-        self.restarted: list[Restarted] = []
-        self.failure: Failure | None = None
         self.results: dict[str, list[Any]] = {}
         self.dead_letters: list[tuple[str, Any, str]] = []
         self._counters: dict[str, Counters] = {}
         self._folder: str | None = None
-        self._supervisor: Any = None
-        self._events: Any = None
-        self._orders: Any = None
-        self._ended = False
+        self._runner: Runner | None = None
         self._seen: dict[tuple[str, int], int] = {}
         self._stopped: dict[str, set[int]] = {}
         self._cleaning = threading.Lock()
@@ -213,7 +187,7 @@ class Dispatcher:
             batch_size=self.env.batch_size,
             linger=self.env.linger,
             overflow=self.env.overflow,
-            snapshot_path=None if self._folder is None else f"{self._folder}/{len(self.tasks)}",
+            snapshots=None if self._folder is None else FileSnapshots(f"{self._folder}/{len(self.tasks)}"),
             dead_letters=self.queue_descriptors["dead_letters"],
         )
         if node.input_edges:
@@ -257,23 +231,32 @@ class Dispatcher:
             if node.transformation.is_result:
                 self.results[name] = []
                 self._stopped[name] = set()
+        self._runner = self._made_runner()
+        self._runner.start()
+
+    def _made_runner(self) -> Runner:
+        tasks: list[Any] = list(self.tasks.values())
+        services: list[Any] = list(self.services.values())
         if self.is_local:
-            for task in (*self.services.values(), *self.tasks.values()):
-                task.start_running()  # type: ignore[attr-defined]  # they are local ones
-            return
-        supervisor = Supervisor(
-            tasks=list(self.tasks.values()),  # type: ignore[arg-type]  # they are those of processes
-            services=list(self.services.values()),  # type: ignore[arg-type]
+            return LocalRunner(tasks, services, self.queue_descriptors)
+        return ProcessRunner(
+            tasks,
+            services,
+            self.queue_descriptors,
             restarts=self.env.restarts,
-            end_queues=partial(_end, self.queue_descriptors),
-            end_services=partial(_end, self._service_queues()),
             remove=partial(_remove, self.queue_descriptors),
             folder=self._folder,
         )
-        self._supervisor, self._events, self._orders = supervisor.start()
 
-    def _service_queues(self) -> dict[str, BaseQueueDescriptor]:
-        return {name: each for name, each in self.queue_descriptors.items() if name.startswith("service_request_")}
+    @property
+    def failure(self) -> Failure | None:
+        """What ended the job, if something did."""
+        return None if self._runner is None else self._runner.failure
+
+    @property
+    def restarted(self) -> list[Restarted]:
+        """The tasks that were started again, as it happened."""
+        return [] if self._runner is None else self._runner.restarted
 
     def wait(self, timeout: float | None = None) -> bool:
         """
@@ -306,42 +289,19 @@ class Dispatcher:
         """Look once at everything that can have happened; whether the job is over."""
         if self.state is not JobState.RUNNING:
             return True
-        took = self._collect()
-        if not self._ended:
-            if self.is_local:
-                self._look_at_threads(0 if took else SLICE_SECONDS)
-            else:
-                self._look_at_processes(0 if took else SLICE_SECONDS)
-        if self.failure is not None:
+        runner, took = self._runner, self._collect()
+        if runner is None:
+            raise RuntimeError(f"job {self.name!r} runs without a runner")
+        has_ended = runner.has_ended
+        if not has_ended:
+            runner.look(0 if took else SLICE_SECONDS)
+        if runner.failure is not None:
             self._finish(JobState.FAILED)
             return True
-        if self._ended and not took and all(map(self._is_collected, self.results)):
+        if has_ended and not took and all(map(self._is_collected, self.results)):
             self._finish(JobState.FINISHED)
             return True
         return False
-
-    def _look_at_threads(self, seconds: float) -> None:
-        running = [task for task in self.tasks.values() if isinstance(task, LocalTask) and task.is_running]
-        if running:
-            running[0].join(min(seconds, SLICE_SECONDS))
-        failures = [task.failure for task in self.tasks.values() if isinstance(task, LocalTask) and task.failure]
-        if failures and self.failure is None:
-            self.failure = failures[0]
-        self._ended = not running
-
-    def _look_at_processes(self, seconds: float) -> None:
-        if not self._events.poll(seconds):
-            return
-        try:
-            event = pickle.loads(self._events.recv_bytes())
-        except EOFError:
-            error = RuntimeError("the supervisor of the job was killed, and all tasks with it")
-            self.failure = Failure("supervisor", error, "")
-            return
-        if isinstance(event, Restarted):
-            self.restarted.append(event)
-        elif isinstance(event, Ended):
-            self._ended, self.failure = True, event.failure
 
     def _collect(self) -> bool:
         """Take what was sent to the driver; whether there was something."""
@@ -394,20 +354,9 @@ class Dispatcher:
     def _finish(self, state: JobState) -> None:
         """End all tasks, in the way that leads to this state."""
         self.state = state
-        if self.is_local:
-            _end(self._service_queues() if state is JobState.FINISHED else self.queue_descriptors)
-            for task in self.tasks.values():
-                task.stop()
-            for task in (*self.tasks.values(), *self.services.values()):
-                if isinstance(task, LocalTask):
-                    task.join(SLICE_SECONDS if state is JobState.STOPPED else 5.0)
-            return
-        if self._supervisor is None:
-            return
-        with suppress(OSError):
-            self._orders.send_bytes(b"stop")
-        self._supervisor.join()
-        self._collect()
+        if self._runner is not None:
+            self._runner.finish(state is JobState.FINISHED)
+            self._collect()
 
     def cleanup(self) -> None:
         """Remove the queues and the snapshots; safe to call again."""
@@ -415,10 +364,8 @@ class Dispatcher:
             if self.state is JobState.RUNNING:
                 raise RuntimeError(f"job {self.name!r} is running; stop() it first")
             _remove(self.queue_descriptors)
-            for pipe in (self._events, self._orders):
-                if pipe is not None:
-                    pipe.close()
-            self._events = self._orders = None
+            if self._runner is not None:
+                self._runner.cleanup()
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
@@ -479,13 +426,6 @@ def _path_name(source: GraphNode, target: GraphNode, path: int) -> str:
 
 def _no_operator() -> Any:
     raise TypeError("a service has no operator")
-
-
-def _end(descriptors: dict[str, BaseQueueDescriptor]) -> None:
-    """Shut queues down at once; one that is gone is down already."""
-    for descriptor in descriptors.values():
-        with suppress(QueueClosedError, QueueNotFoundError):
-            descriptor.open(create=False).shutdown(immediate=True)
 
 
 def _remove(descriptors: dict[str, BaseQueueDescriptor]) -> None:

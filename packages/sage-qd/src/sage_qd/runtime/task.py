@@ -16,7 +16,7 @@ from sage_qd.descriptors.local import LocalQueueDescriptor
 from sage_qd.errors import Full, ShutDown
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.counters import Counters
-from sage_qd.runtime.delivery import COMMIT_SECONDS, Inbox, read_snapshot, write_snapshot
+from sage_qd.runtime.delivery import COMMIT_SECONDS, Inbox
 from sage_qd.runtime.operators import Operator, OperatorError, Outputs, SourceOperator
 from sage_qd.runtime.packets import Packet
 from sage_qd.runtime.router import BaseRouter
@@ -200,7 +200,7 @@ class BaseTask:
             counters.out = router.sent
             if self._stopping.is_set():
                 break
-            if self.ctx.snapshot_path is not None and monotonic() - last >= COMMIT_SECONDS:
+            if self.ctx.snapshots is not None and monotonic() - last >= COMMIT_SECONDS:
                 router.flush()
                 self._commit()
                 last = monotonic()
@@ -209,17 +209,17 @@ class BaseTask:
 
     def _commit(self) -> None:
         """The outputs are where they belong: take a snapshot, then settle what they were made of."""
-        if self._operator is not None and self.ctx.snapshot_path is not None:
+        if self._operator is not None and self.ctx.snapshots is not None:
             inbox = None if self._inbox is None else self._inbox.state()
             state = (self._has_finished, self._position, inbox, self.router.state(), self._operator.state())
-            write_snapshot(self.ctx.snapshot_path, state)
+            self.ctx.snapshots.write(state)
         if self._inbox is not None:
             self._inbox.settle()
 
     def _restore(self, operator: Operator, router: BaseRouter) -> None:
         if self.ctx.stop_signal_num:
             self._inbox = Inbox([self.get_input_buffer(), *self._lanes()], self.ctx.delivery, self.ctx.stop_signal_num)
-        if self.ctx.snapshot_path is None or (found := read_snapshot(self.ctx.snapshot_path)) is None:
+        if self.ctx.snapshots is None or (found := self.ctx.snapshots.read()) is None:
             return
         self._has_finished, self._position, inbox, sent, state = found
         router.restore(sent)
