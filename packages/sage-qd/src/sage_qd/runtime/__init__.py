@@ -1,7 +1,8 @@
 """
-The dataflow runtime: programs of steps, run as threads or processes that speak through queues.
+The dataflow runtime: programs of steps, run as threads, processes or actors that speak through queues.
 
-Write a job with :class:`LocalEnvironment` or :class:`ProcessEnvironment`; the same text runs in both.
+Write a job with :class:`LocalEnvironment`, :class:`ProcessEnvironment` or :class:`RemoteEnvironment`; the same text
+runs in all three.
 """
 
 from sage_qd.runtime.connection import Connection, EnhancedConnection
@@ -13,6 +14,7 @@ from sage_qd.runtime.environment import (
     Environment,
     LocalEnvironment,
     ProcessEnvironment,
+    RemoteEnvironment,
     Result,
 )
 from sage_qd.runtime.graph import ErrorPolicy, ExecutionGraph, GraphNode, Input, ParallelEdge, Transformation
@@ -44,6 +46,7 @@ __all__ = [
     "ParallelEdge",
     "ProcessEnvironment",
     "ProcessTask",
+    "RemoteEnvironment",
     "Result",
     "RuntimeContext",
     "StopSignal",

@@ -24,7 +24,7 @@ again.
 import os
 import pickle
 from collections import deque
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from sage_qd.errors import Empty, FencedError
@@ -38,6 +38,7 @@ HELD: Final = 32
 """Most batches that a task has in hand before it settles them."""
 COMMIT_SECONDS: Final = 0.05
 """How long a batch may wait to be settled while others follow it."""
+PREDECESSOR_SECONDS: Final = 0.02
 
 
 class Inbox:
@@ -61,6 +62,28 @@ class Inbox:
         self._since = monotonic()
         self._most = 1  # doubles with each time that it settles: a task that is killed again and again still gets on
         self._next = 0
+
+    def await_predecessor(self) -> None:
+        """
+        Wait until what this task had leased when it was killed is back in the queue: it is to come first, in order.
+
+        A ring gives it back at once; a queue on another node when its cluster knows of the death.
+
+        Raises:
+            ShutDown: The job was stopped.
+        """
+        queue = self._queues[0]
+        while True:
+            try:
+                lease = queue.lease(timeout=0)  # who takes looks for the leases of the dead, too
+            except Empty:
+                others = queue.stats().leased
+            else:
+                others = queue.stats().leased - 1
+                lease.nack()
+            if others <= 0:
+                return
+            sleep(PREDECESSOR_SECONDS)
 
     @property
     def is_over(self) -> bool:

@@ -12,12 +12,21 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.pool import QueueDescriptorPool
 from sage_qd.descriptors.strategy import QueueCreationStrategy
-from sage_qd.errors import Empty, GraphError, QueueClosedError, QueueNotFoundError, ShutDown
+from sage_qd.errors import (
+    BackendUnavailableError,
+    Empty,
+    GraphError,
+    QueueClosedError,
+    QueueLostError,
+    QueueNotFoundError,
+    ShutDown,
+)
 from sage_qd.runtime.connection import Connection, load_of
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.counters import Counters
@@ -50,11 +59,11 @@ class JobState(Enum):
 
 
 @runtime_checkable
-class HasUnlink(Protocol):
-    """A queue with a name in the system, which can be removed."""
+class HasDestroy(Protocol):
+    """The descriptor of a queue that others could still find, and that can be removed."""
 
-    def unlink(self) -> None:
-        """Remove the name."""
+    def destroy(self) -> None:
+        """Remove the queue, and close it here."""
 
 
 class RemoteTraceback(Exception):
@@ -93,7 +102,6 @@ class Dispatcher:
         self.services: dict[str, BaseTask] = {}
         self.results: dict[str, list[Any]] = {}
         self.dead_letters: list[tuple[str, Any, str]] = []
-        self._counters: dict[str, Counters] = {}
         self._folder: str | None = None
         self._runner: Runner | None = None
         self._seen: dict[tuple[str, int], int] = {}
@@ -110,25 +118,32 @@ class Dispatcher:
     def _create_task_queues(self) -> None:
         """Make the descriptor of every queue, and open each: from here on they exist."""
         strategy, lanes = self.queue_creation_strategy, self.env.lanes == "per_edge"
+        is_remote = self.env.platform == "remote"
         for name, node in self.graph.nodes.items():
             if node.input_edges:
-                made = strategy.create_task_input_queue(name, maxsize=node.buffer_size)
+                made = strategy.create_task_input_queue(name, is_remote, maxsize=node.buffer_size)
                 self.queue_descriptors[f"input_{name}"] = made
             for edge in node.input_edges:
                 path = _path_name(edge.upstream_node, node, edge.path)
                 self.queue_descriptors[path] = (
                     strategy.create_inter_task_queue(
-                        edge.upstream_node.name, f"{name}_{edge.path}", maxsize=node.buffer_size
+                        edge.upstream_node.name, f"{name}_{edge.path}", is_remote, maxsize=node.buffer_size
                     )
                     if lanes and not node.transformation.is_result
                     else self.queue_descriptors[f"input_{name}"]
                 )
         for service in self.graph.services:
-            self.queue_descriptors[f"service_request_{service}"] = strategy.create_service_request_queue(service)
+            self.queue_descriptors[f"service_request_{service}"] = strategy.create_service_request_queue(
+                service, is_remote
+            )
         if self.graph.services:
             for name in self.graph.nodes:
-                self.queue_descriptors[f"service_response_{name}"] = strategy.create_service_response_queue(name)
-        self.queue_descriptors["dead_letters"] = strategy.create_task_input_queue("dead letters", maxsize=DEAD_LETTERS)
+                self.queue_descriptors[f"service_response_{name}"] = strategy.create_service_response_queue(
+                    name, is_remote
+                )
+        self.queue_descriptors["dead_letters"] = strategy.create_task_input_queue(
+            "dead letters", is_remote, maxsize=DEAD_LETTERS
+        )
         for descriptor in self.queue_descriptors.values():
             descriptor.open()
 
@@ -139,23 +154,23 @@ class Dispatcher:
         Raises:
             GraphError: A source cannot be rewound, and the job's delivery needs that.
         """
+        if self.env.platform == "remote":
+            ray_task().check_cluster()
         try:
             self._check_sources()
             self._create_task_queues()
-            if self.env.delivery != "at_most_once":
+            if self.env.delivery != "at_most_once" and self.env.platform != "remote":
                 self._folder = tempfile.mkdtemp(prefix="sage-qd-job-")
             running = {name: node for name, node in self.graph.nodes.items() if not node.transformation.is_result}
             counted = Counters.many(len(running) + len(self.graph.services))
             for (name, node), counters in zip(running.items(), counted, strict=False):
-                self._counters[name] = counters
                 self.tasks[name] = self._task(node, counters)
             for name, node in running.items():
                 self._setup_node_connections_with_descriptors(name, node)
             for service, counters in zip(self.graph.services.values(), counted[len(running) :], strict=True):
                 ctx = RuntimeContext(name=service.name, job=self.env.job)
                 ctx.set_input_queue_descriptor(self.queue_descriptors[f"service_request_{service.name}"])
-                kind = LocalServiceTask if self.is_local else ServiceTask
-                made = kind(ctx, _no_operator, counters)
+                made = self._kind(is_service=True)(ctx, _no_operator, counters)
                 made.service = service.factory
                 self.services[service.name] = made
         except BaseException:
@@ -200,8 +215,15 @@ class Dispatcher:
         ctx.set_service_names(services)
         wanted = [f"service_request_{name}" for name in services] + [f"service_response_{node.name}"] * bool(services)
         ctx.set_queue_descriptor_pool({name: self.queue_descriptors[name] for name in wanted})
-        kind = LocalTask if self.is_local else ProcessTask
-        return kind(ctx, node.transformation.factory, counters)
+        return cast(BaseTask, self._kind(is_service=False)(ctx, node.transformation.factory, counters))
+
+    def _kind(self, is_service: bool) -> Any:
+        """The class of the tasks of this platform."""
+        if self.env.platform == "remote":
+            return ray_task().RayTask
+        if self.is_local:
+            return LocalServiceTask if is_service else LocalTask
+        return ServiceTask if is_service else ProcessTask
 
     def _setup_node_connections_with_descriptors(self, name: str, node: GraphNode) -> None:
         """Give a task its paths, each with the descriptor of the queue at its end."""
@@ -239,6 +261,11 @@ class Dispatcher:
         services: list[Any] = list(self.services.values())
         if self.is_local:
             return LocalRunner(tasks, services, self.queue_descriptors)
+        if self.env.platform == "remote":
+            made: Runner = ray_task().RayRunner(
+                tasks, services, self.queue_descriptors, restarts=self.env.restarts, node_ids=self.env.node_ids
+            )
+            return made
         return ProcessRunner(
             tasks,
             services,
@@ -378,7 +405,7 @@ class Dispatcher:
             "job": self.name,
             "state": self.state.value,
             "error": None if self.failure is None else f"{type(self.failure.error).__name__}: {self.failure.error}",
-            "tasks": {name: counters.as_dict() for name, counters in self._counters.items()},
+            "tasks": {name: task.figures() for name, task in self.tasks.items()},
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -424,6 +451,17 @@ def _path_name(source: GraphNode, target: GraphNode, path: int) -> str:
     raise GraphError(node=target.name, reason=f"it has no path from {source.name!r}")
 
 
+def ray_task() -> ModuleType:
+    """The module of the runtime that needs Ray."""
+    try:
+        from sage_qd.runtime import ray_task as found
+    except ImportError as error:
+        raise BackendUnavailableError(
+            backend="RemoteEnvironment", missing=f"Ray ({error})", install="pip install 'sage-qd[ray]'"
+        ) from error
+    return found
+
+
 def _no_operator() -> Any:
     raise TypeError("a service has no operator")
 
@@ -433,7 +471,7 @@ def _remove(descriptors: dict[str, BaseQueueDescriptor]) -> None:
     for descriptor in descriptors.values():
         if not descriptor.is_initialized():
             continue
-        queue = descriptor.open()
-        if isinstance(queue, HasUnlink):
-            queue.unlink()
-        queue.close()
+        if isinstance(descriptor, HasDestroy):
+            with suppress(QueueClosedError, QueueNotFoundError, QueueLostError):
+                descriptor.destroy()
+        descriptor.close()

@@ -9,7 +9,7 @@ The environment: where a job runs, and the fluent way to write one.
 
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -37,9 +37,17 @@ from sage_qd.runtime.operators import (
 )
 from sage_qd.runtime.router import BATCH_SIZE, LINGER_SECONDS
 
-__all__ = ["ConnectedStreams", "DataStream", "Environment", "LocalEnvironment", "ProcessEnvironment", "Result"]
+__all__ = [
+    "ConnectedStreams",
+    "DataStream",
+    "Environment",
+    "LocalEnvironment",
+    "ProcessEnvironment",
+    "RemoteEnvironment",
+    "Result",
+]
 
-Platform = Literal["local", "process"]
+Platform = Literal["local", "process", "remote"]
 
 
 class Environment:
@@ -48,7 +56,8 @@ class Environment:
 
     Args:
         name: Of the job, for people. Queues carry it together with a random part, so two jobs never meet.
-        platform: ``local`` runs each task in a thread of this process, ``process`` each in a process of its own.
+        platform: ``local`` runs each task in a thread of this process, ``process`` each in a process of its own,
+            ``remote`` each in an actor of the Ray cluster that this process is in.
         delivery: What a killed task may do to packets: ``at_most_once`` may lose those it had in hand,
             ``at_least_once`` may repeat them, ``exactly_once`` does neither, for operators that do the same again with
             the same packets.
@@ -71,7 +80,7 @@ class Environment:
         overflow: Literal["block", "drop"] = "block",
         lanes: Literal["shared", "per_edge"] = "shared",
     ) -> None:
-        _check_choice("platform", platform, ("local", "process"))
+        _check_choice("platform", platform, ("local", "process", "remote"))
         _check_choice("delivery", delivery, ("at_most_once", "at_least_once", "exactly_once"))
         _check_choice("overflow", overflow, ("block", "drop"))
         _check_choice("lanes", lanes, ("shared", "per_edge"))
@@ -95,6 +104,7 @@ class Environment:
         self.linger = linger
         self.overflow: Literal["block", "drop"] = overflow
         self.lanes: Literal["shared", "per_edge"] = lanes
+        self.node_ids: Sequence[str] = ()
         self.dispatcher: Dispatcher | None = None
         self._steps: list[Transformation] = []
         self._services: list[ServiceNode] = []
@@ -210,6 +220,23 @@ class ProcessEnvironment(Environment):
         if not hasattr(os, "fork"):
             raise OSError("tasks in processes need os.fork(); use LocalEnvironment here")
         super().__init__(name, platform="process", **settings)
+
+
+class RemoteEnvironment(Environment):
+    """
+    An environment whose tasks are actors of a Ray cluster, which ``ray.init()`` has connected this process to.
+
+    Functions travel to other nodes by Ray's own pickler: lambdas do, modules that the nodes do not have do not.
+
+    Args:
+        name: Of the job.
+        node_ids: Ray's ids of the nodes on which tasks are placed, in turn; none for where Ray likes.
+        **settings: As for :class:`Environment`.
+    """
+
+    def __init__(self, name: str = "job", *, node_ids: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(name, platform="remote", **settings)
+        self.node_ids = tuple(node_ids)
 
 
 class DataStream:

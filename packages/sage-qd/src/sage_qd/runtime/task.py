@@ -89,6 +89,10 @@ class BaseTask:
         """Add a path; before the task runs."""
         self.ctx.connections.append((connection, partition))
 
+    def figures(self) -> dict[str, int]:
+        """Return what the task has counted, by name."""
+        return self.counters.as_dict()
+
     def stop(self) -> None:
         """Ask the task to end: a source after the batch under way; other tasks end with their input."""
         self._stopping.set()
@@ -219,6 +223,8 @@ class BaseTask:
     def _restore(self, operator: Operator, router: BaseRouter) -> None:
         if self.ctx.stop_signal_num:
             self._inbox = Inbox([self.get_input_buffer(), *self._lanes()], self.ctx.delivery, self.ctx.stop_signal_num)
+            if self.ctx.delivery == "exactly_once":
+                self._inbox.await_predecessor()
         if self.ctx.snapshots is None or (found := self.ctx.snapshots.read()) is None:
             return
         self._has_finished, self._position, inbox, sent, state = found

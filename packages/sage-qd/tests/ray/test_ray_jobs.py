@@ -1,0 +1,143 @@
+"""Jobs whose tasks are actors, on a cluster of two nodes."""
+
+import itertools
+import random
+import time
+from typing import Any
+
+import pytest
+
+from sage_qd import TaskDiedError
+from sage_qd.runtime import BaseFunction, JobState, RemoteEnvironment
+from sage_qd.testing import wait_for
+
+PATIENCE = 120.0
+
+
+@pytest.fixture
+def nodes(cluster: Any, other_node: str) -> list[str]:
+    import ray
+
+    return [ray.get_runtime_context().get_node_id(), other_node]
+
+
+def queues_left() -> list[str]:
+    import ray
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [each["name"] for each in named if each["name"].startswith("sage-qd/job")]
+
+
+def test_the_program_of_threads_and_processes_runs_in_actors(nodes: list[str]) -> None:
+    env = RemoteEnvironment("job", node_ids=nodes)
+    words = ["the", "cat", "and", "the", "dog", "and", "the", "bird"]
+    counts = env.from_collection(words).keyby(lambda word: word).count(at_end=True, parallelism=2).collect()
+
+    env.execute(timeout=PATIENCE)
+
+    assert dict(counts.items) == {"the": 3, "and": 2, "cat": 1, "dog": 1, "bird": 1}
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FINISHED
+    assert env.dispatcher.status()["tasks"]["keyby_0"]["taken"] == len(words)
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+def test_a_killed_actor_starts_again_and_nothing_is_lost_or_doubled(nodes: list[str]) -> None:
+    def slowly(item: int) -> int:
+        time.sleep(0.0005)
+        return item
+
+    env = RemoteEnvironment("job", node_ids=nodes, delivery="exactly_once", restarts=100, batch_size=16)
+    items = env.from_collection(range(3000)).map(slowly, name="middle").keyby(lambda x: x % 3).sum().collect()
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.wait(timeout=0.05) or len(items.items) > 100, "it is on its way")
+
+    import ray
+
+    draw, kills = random.Random(1), 0
+    while not dispatcher.wait(timeout=0.5) and kills < 3:
+        task: Any = dispatcher.tasks[draw.choice(["middle_0", "keyby_0", "reduce_0"])]
+        ray.kill(task.actor)
+        kills += 1
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    sums = {key: list(itertools.accumulate(range(key, 3000, 3))) for key in range(3)}
+    assert {key: [value for found, value in items.items if found == key] for key in range(3)} == sums
+    assert len(dispatcher.restarted) == kills > 0
+
+
+def test_an_error_in_an_actor_ends_the_job_with_its_traceback(nodes: list[str]) -> None:
+    def picky(item: int) -> int:
+        raise LookupError(f"no {item}")
+
+    env = RemoteEnvironment("job")
+    env.from_collection([3]).map(picky).sink(str)
+
+    with pytest.raises(LookupError, match="no 3") as caught:
+        env.execute(timeout=PATIENCE)
+
+    assert "in picky" in str(caught.value.__cause__)
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+def test_an_actor_that_dies_too_often_ends_the_job(nodes: list[str]) -> None:
+    def die(item: int) -> None:
+        import os
+
+        os._exit(1)
+
+    env = RemoteEnvironment("job")
+    env.from_collection([3]).map(die, name="doomed").sink(str)
+
+    with pytest.raises(TaskDiedError, match="task 'doomed_0'"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_services_run_in_actors(nodes: list[str]) -> None:
+    class Model:
+        def double(self, x: int) -> int:
+            return 2 * x
+
+    class Ask(BaseFunction):
+        def execute(self, data: int) -> int:
+            answer: int = self.ctx.call_service("model", data, method="double")
+            return answer
+
+    env = RemoteEnvironment("job", node_ids=nodes)
+    env.add_service("model", Model)
+    items = env.from_collection(range(5)).map(Ask).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert items.items == [0, 2, 4, 6, 8]
+
+
+def test_a_source_without_end_is_stopped(nodes: list[str]) -> None:
+    env = RemoteEnvironment("job")
+    env.from_source(itertools.count).sink(lambda x: None, name="end")
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.wait(timeout=0) or dispatcher.status()["tasks"]["end_0"]["taken"] > 1000, "it runs")
+
+    dispatcher.stop()
+
+    assert dispatcher.state is JobState.STOPPED
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+def test_without_a_cluster_it_is_told() -> None:
+    import subprocess
+    import sys
+
+    text = (
+        "from sage_qd import QueueUnavailableError\n"
+        "from sage_qd.runtime import RemoteEnvironment\n"
+        "env = RemoteEnvironment('job')\n"
+        "env.from_collection([1]).sink(print)\n"
+        "try:\n"
+        "    env.execute()\n"
+        "except QueueUnavailableError as error:\n"
+        "    assert 'call ray.init() before submit()' in str(error), error\n"
+        "    print('told')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.stdout == "told\n", ended.stderr
