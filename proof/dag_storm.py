@@ -8,7 +8,6 @@ nothing may be missing or made up.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
@@ -88,7 +87,7 @@ def storm(dispatcher: Dispatcher, draw: random.Random) -> tuple[int, bool]:
         if time.monotonic() > give_up:
             return kills, False
         try:
-            tasks = [task for child in psutil.Process(os.getpid()).children() for task in child.children()]
+            tasks = psutil.Process(dispatcher.supervisor_pid).children()
             if tasks:
                 draw.choice(tasks).kill()
                 kills += 1

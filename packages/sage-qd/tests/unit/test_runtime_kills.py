@@ -35,9 +35,12 @@ dispatcher.wait()
 """
 
 
-def tasks_of(driver: int) -> list[psutil.Process]:
-    """The processes of the tasks; their parent is the supervisor."""
-    return [task for child in psutil.Process(driver).children() for task in child.children()]
+def tasks_of(job: Dispatcher) -> list[psutil.Process]:
+    """The processes of the tasks."""
+    try:
+        return psutil.Process(job.supervisor_pid).children()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def kill_some(dispatcher: Dispatcher, seed: int) -> int:
@@ -46,7 +49,7 @@ def kill_some(dispatcher: Dispatcher, seed: int) -> int:
     give_up = time.monotonic() + PATIENCE
     while not dispatcher.wait(timeout=draw.uniform(0.01, 0.06)):
         assert time.monotonic() < give_up, f"it hangs: {dispatcher.snapshot()}"
-        running = tasks_of(os.getpid())
+        running = tasks_of(dispatcher)
         if running:
             try:
                 draw.choice(running).kill()
@@ -102,7 +105,7 @@ def test_at_most_once_repeats_nothing_that_was_taken_and_ends() -> None:
     dispatcher = env.submit()
     killed = 0
     while not dispatcher.wait(timeout=0.01):
-        for task in tasks_of(os.getpid())[1:]:  # not the source, which starts again from the beginning
+        for task in tasks_of(dispatcher)[1:]:  # not the source, which starts again from the beginning
             if killed < 3:
                 task.kill()
                 killed += 1
@@ -133,7 +136,7 @@ def test_without_restarts_a_kill_ends_the_job() -> None:
 def test_a_killed_supervisor_takes_the_tasks_along_and_is_told() -> None:
     env, _ = job("at_least_once")
     dispatcher = env.submit()
-    [supervisor] = psutil.Process().children()
+    supervisor = psutil.Process(dispatcher.supervisor_pid)
     wait_for(lambda: len(supervisor.children()) == 7, "all tasks run")
     tasks = supervisor.children()
 

@@ -128,6 +128,17 @@ def test_a_tag_of_another_codec_is_refused_after_the_message_left(queue: SharedM
     assert queue.get_nowait() == b"two"
 
 
+def test_more_than_is_counted_is_damage(queue: SharedMemoryQueue[Any]) -> None:
+    queue.put(b"a")
+    queue.put(b"b")
+    raw = bytes_of(queue)
+    current = 256 if raw[128] == 0 else 512
+    raw[current + 24 : current + 32] = bytes(8)  # the count
+
+    with pytest.raises(CorruptQueueError, match="count is -1, wanted 'at least 0'"):
+        queue.get_nowait()
+
+
 def test_any_damage_of_the_header_ends_in_an_answer_or_an_exception_of_ours(
     descriptor: SharedMemoryQueueDescriptor, queue: SharedMemoryQueue[Any]
 ) -> None:

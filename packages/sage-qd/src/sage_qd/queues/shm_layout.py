@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from struct import Struct
+from struct import error as struct_error
 from typing import Final
 
 from sage_qd.errors import CorruptQueueError, IncompatibleQueueError
@@ -223,9 +224,19 @@ class Memory:
         return state
 
     def store(self, state: State) -> None:
-        """Make a state the current one; the last store is the change."""
+        """
+        Make a state the current one; the last store is the change.
+
+        Raises:
+            CorruptQueueError: The state cannot be: more was found than it counts, say. The current one stays.
+        """
         other = 1 - self._words[_CURRENT]
-        _STATE.pack_into(self._bytes, _BLOCKS[other], *_VALUES(state))
+        values = _VALUES(state)
+        try:
+            _STATE.pack_into(self._bytes, _BLOCKS[other], *values)
+        except struct_error:
+            field = fields(State)[values.index(min(values))].name
+            raise CorruptQueueError(field=field, value=min(values), wanted="at least 0") from None
         self._words[_CURRENT] = other
 
     @property

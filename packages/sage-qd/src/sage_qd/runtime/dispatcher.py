@@ -281,6 +281,11 @@ class Dispatcher:
         return None if self._runner is None else self._runner.failure
 
     @property
+    def supervisor_pid(self) -> int | None:
+        """The process that starts and watches those of the tasks; None where there is none."""
+        return self._runner.supervisor_pid if isinstance(self._runner, ProcessRunner) else None
+
+    @property
     def restarted(self) -> list[Restarted]:
         """The tasks that were started again, as it happened."""
         return [] if self._runner is None else self._runner.restarted

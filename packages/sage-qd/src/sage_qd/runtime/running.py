@@ -138,6 +138,12 @@ class ProcessRunner(Runner):
         """Fork the supervisor."""
         self._process, self._events, self._orders = self._supervisor.start()
 
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The process of the supervisor."""
+        pid: int | None = None if self._process is None else self._process.pid
+        return pid
+
     def look(self, seconds: float) -> None:
         """Read what the supervisor says."""
         if not self._events.poll(seconds):
