@@ -5,6 +5,7 @@ Every queue exists before any task starts; tasks only attach. A job ends by itse
 that they sent has reached the ends of the graph.
 """
 
+import os
 import shutil
 import tempfile
 import threading
@@ -34,6 +35,7 @@ from sage_qd.runtime.delivery import FileSnapshots
 from sage_qd.runtime.graph import ExecutionGraph, GraphNode
 from sage_qd.runtime.operators import SourceOperator
 from sage_qd.runtime.packets import is_stop
+from sage_qd.runtime.page import job_page
 from sage_qd.runtime.process_task import ProcessTask, Restarted
 from sage_qd.runtime.running import LocalRunner, LocalServiceTask, ProcessRunner, Runner, ServiceTask
 from sage_qd.runtime.task import BaseTask, Failure, LocalTask
@@ -441,6 +443,16 @@ class Dispatcher:
                 for edge in group
             ],
         }
+
+    def write_page(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write the job as it is now to a file: one page for the browser, complete in itself.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(job_page(self.snapshot()))
 
     @property
     def pool(self) -> QueueDescriptorPool:
