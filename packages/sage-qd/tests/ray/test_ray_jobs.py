@@ -1,17 +1,20 @@
 """Jobs whose tasks are actors, on a cluster of two nodes."""
 
+import importlib
 import itertools
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sage_qd import TaskDiedError
-from sage_qd.runtime import BaseFunction, JobState, RemoteEnvironment
+from sage_qd.runtime import BaseFunction, JobState, LocalEnvironment, RemoteEnvironment
 from sage_qd.testing import wait_for
 
 PATIENCE = 120.0
+EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
 
 
 @pytest.fixture
@@ -40,6 +43,28 @@ def test_the_program_of_threads_and_processes_runs_in_actors(nodes: list[str]) -
     assert env.dispatcher.state is JobState.FINISHED
     assert env.dispatcher.status()["tasks"]["keyby_0"]["taken"] == len(words)
     wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+@pytest.mark.parametrize("name", ["sliding_window", "join", "embedding", "word_count"])
+def test_the_examples_of_the_documentation_run_in_actors(
+    nodes: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    text = tmp_path / "text"
+    text.write_text("a b a\n")
+    more = {"sliding_window": (30,), "word_count": (str(text),)}.get(name, ())
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module(name)
+    ray.cloudpickle.register_pickle_by_value(example)  # the nodes do not have this module
+    results = []
+
+    for env in (LocalEnvironment("here"), RemoteEnvironment("job", node_ids=nodes)):
+        result = example.build(env, *more)
+        env.execute(timeout=PATIENCE)
+        results.append(sorted(result.items))
+
+    assert results[0] == results[1] != []
 
 
 def test_a_killed_actor_starts_again_and_nothing_is_lost_or_doubled(nodes: list[str]) -> None:

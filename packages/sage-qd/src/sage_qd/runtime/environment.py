@@ -279,9 +279,24 @@ class DataStream:
         found._partition = "hash"
         return found
 
-    def reduce(self, function: Callable[[Any, Any], Any], *, at_end: bool = False, **settings: Any) -> "DataStream":
-        """Keep a value for each key, and emit ``(key, value)`` after each packet, or at the end; see :meth:`map`."""
-        return self._then("reduce", partial(ReduceOperator, function, at_end), settings)
+    def reduce(
+        self,
+        function: Callable[[Any, Any], Any],
+        *,
+        first: Callable[[Any], Any] | None = None,
+        at_end: bool = False,
+        **settings: Any,
+    ) -> "DataStream":
+        """
+        Keep a value for each key, and emit ``(key, value)`` after each packet.
+
+        Args:
+            function: Makes the next value of the value and a packet.
+            first: Makes the first value of a key from its first packet, which is the value itself otherwise.
+            at_end: Emit the last values only, when all input has been seen.
+            **settings: See :meth:`map`.
+        """
+        return self._then("reduce", partial(ReduceOperator, function, at_end, first), settings)
 
     def sum(self, *, at_end: bool = False, **settings: Any) -> "DataStream":
         """Add up the packets of each key; see :meth:`reduce`."""
