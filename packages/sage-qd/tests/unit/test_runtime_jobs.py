@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sage_qd import ring as rings
+from sage_qd.ring import list_segments
 from sage_qd.runtime import (
     BaseFunction,
     Environment,
@@ -20,6 +20,7 @@ from sage_qd.runtime import (
     Packet,
     ProcessEnvironment,
     RuntimeContext,
+    StopSignal,
 )
 from sage_qd.runtime.operators import MapOperator
 from sage_qd.runtime.task import LocalTask
@@ -32,8 +33,8 @@ Make = Callable[..., Environment]
 
 
 def left() -> list[str]:
-    folder = rings.directory()
-    return sorted(str(path) for path in folder.rglob("job*") if path.is_file()) if folder.exists() else []
+    """Queues of jobs that are there, of whatever test run."""
+    return sorted(f"{info.namespace}/{info.name}" for info in list_segments() if info.name.startswith("e--job."))
 
 
 @pytest.fixture(params=[LocalEnvironment, ProcessEnvironment], ids=["threads", "processes"])
@@ -44,11 +45,11 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         made.append(request.param(name, **settings))
         return made[-1]
 
-    before = left()
     yield environment
     for env in made:
         env.stop()
-    wait_for(lambda: left() == before, "every queue is gone")
+    ours = [env.job.rpartition(".")[2] for env in made]
+    wait_for(lambda: not any(job in name for name in left() for job in ours), "every queue is gone")
 
 
 def test_word_count(make: Make) -> None:
@@ -474,6 +475,41 @@ def test_a_task_without_descriptor_makes_one() -> None:
     task.cleanup()
     task.cleanup()
     task.input_queue_descriptor.close()
+
+
+class Counting:
+    """Snapshots that count how often they are written."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+    def write(self, state: Any) -> None:
+        self.writes += 1
+
+    def read(self) -> Any:
+        return None
+
+
+def test_a_task_that_waits_writes_nothing_and_sleeps() -> None:
+    snapshots = Counting()
+    ctx = RuntimeContext(
+        name="waits", job="job", stop_signal_num=1, input_indices=[0], delivery="exactly_once", snapshots=snapshots
+    )
+    task = LocalTask(ctx, lambda: MapOperator(str))
+    task.put_packet(Packet(1))
+    task.start_running()
+    wait_for(lambda: snapshots.writes == 1, "the packet is settled")
+    before = task.get_input_buffer().stats().gets
+
+    time.sleep(0.2)
+
+    assert snapshots.writes == 1
+    assert task.get_input_buffer().stats().gets == before == 1
+    task.get_input_buffer().put(StopSignal(0, "test"))
+    task.join(PATIENCE)
+    assert not task.is_running
+    assert task.failure is None
+    task.input_queue_descriptor.close()  # type: ignore[union-attr]  # it made one
 
 
 def test_a_context_travels_without_what_is_open() -> None:

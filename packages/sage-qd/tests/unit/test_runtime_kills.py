@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from sage_qd import TaskDiedError
-from sage_qd import ring as rings
+from sage_qd.ring import list_segments
 from sage_qd.runtime import Dispatcher, JobState, ProcessEnvironment
 from sage_qd.testing import wait_for
 
@@ -159,10 +159,11 @@ def test_a_driver_that_dies_leaves_nothing(death: int, tmp_path: Path) -> None:
         [supervisor] = psutil.Process(driver.pid).children()
         processes = [supervisor, *supervisor.children()]
         assert len(processes) == 5
+        assert len([info for info in list_segments() if name in info.name]) == 4
         driver.send_signal(death)
         driver.wait(PATIENCE)
 
     wait_for(lambda: not any(process.is_running() for process in processes), "all processes are gone")
-    wait_for(lambda: not [path for path in rings.directory().rglob(f"*{name}*") if path.is_file()], "no queue is left")
+    wait_for(lambda: not [info for info in list_segments() if name in info.name], "no queue is left")
     wait_for(lambda: list(tmp_path.iterdir()) == [], "no snapshot is left")
     assert driver.returncode == -death

@@ -91,6 +91,11 @@ class Inbox:
         return len(self._stopped) >= self._missing
 
     @property
+    def is_holding(self) -> bool:
+        """Whether something is to be settled."""
+        return bool(self._held)
+
+    @property
     def is_due(self) -> bool:
         """Whether what is held should be settled now."""
         return bool(self._held) and (len(self._held) >= self._most or monotonic() - self._since >= COMMIT_SECONDS)

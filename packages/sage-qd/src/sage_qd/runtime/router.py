@@ -172,6 +172,11 @@ class BaseRouter:
         if path.keys is not None and keys is not None:
             path.keys += keys
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether packets wait to be sent."""
+        return any(path.payloads for paths, _ in self._groups for path in paths)
+
     def flush(self, due_only: bool = False) -> None:
         """Send what waits; with ``due_only``, what has waited for ``linger``."""
         for paths, _ in self._groups:

@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.local import LocalQueueDescriptor
@@ -22,6 +22,10 @@ from sage_qd.runtime.packets import Packet
 from sage_qd.runtime.router import BaseRouter
 
 __all__ = ["BaseTask", "Failure", "LocalTask"]
+
+
+IDLE_SECONDS: Final = 0.5
+"""How long a task that owes nothing sleeps at a time; a packet wakes it, and so does the end of the job."""
 
 
 class Failure(NamedTuple):
@@ -133,12 +137,12 @@ class BaseTask:
         inbox, counters, indices = self._inbox, self.counters, self.ctx.input_indices
         if inbox is None:
             raise ValueError(f"task {self.name!r} has no input")
-        linger = self.ctx.linger
         while not inbox.is_over:
-            batch = inbox.take(linger)
+            is_owing = inbox.is_holding or router.is_holding
+            batch = inbox.take(self.ctx.linger if is_owing else IDLE_SECONDS)
             if batch is None:
                 router.flush()
-                if not inbox.is_over:
+                if inbox.is_holding:
                     self._commit()
                 continue
             path, _, payloads, keys = batch
