@@ -1,6 +1,7 @@
 """Forked children use what they inherited; nothing of the parent's is taken away, and nothing travels by pickle."""
 
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,31 @@ def test_a_child_that_leaves_does_not_unlink_and_leaves_the_parents_leases(ring:
     assert lease.value == b"a"
     lease.ack()
     assert ring.get() == b"b"
+
+
+def test_the_child_of_a_killed_parent_is_the_last_one_and_removes_the_ring(namespace: str, start: Callable) -> None:
+    """A mapping keeps the description it was made from, and that keeps the lock of a parent that could not let go."""
+    parent = start("""
+ring = create("ring", namespace=sys.argv[1])
+if os.fork() == 0:
+    hear()
+    shared = ring.is_shared()
+    ring.put(b"still works")
+    say(shared, ring.get().decode())
+    ring.close()
+    say(os.path.exists(os.path.join(directory(), sys.argv[1], "ring")))
+    os._exit(0)
+say("forked")
+signal.pause()
+""")
+    assert parent.hear() == "forked"
+
+    parent.signal(signal.SIGKILL)
+    parent.process.wait()
+    parent.tell()
+
+    assert parent.hear() == "False still works"
+    assert parent.hear() == "False"
 
 
 def test_a_parent_that_leaves_does_not_unlink_under_the_child(namespace: str, eventually: Callable) -> None:

@@ -84,6 +84,7 @@ cdef extern from "ring.h" nogil:
     int sq_attach(sq_ring *ring, int fd)
     void sq_detach(sq_ring *ring)
     void sq_after_fork(sq_ring *ring)
+    void sq_map_own(sq_ring *ring)
     void sq_unmap(sq_ring *ring)
     uint64_t sq_max_length(sq_ring *ring)
     uint64_t sq_depth(sq_ring *ring)

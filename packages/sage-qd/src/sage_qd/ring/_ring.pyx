@@ -393,6 +393,7 @@ cdef class Ring:
             return
         if self.mapped:
             os.dup2(fd, self.ring.fd, inheritable=False)
+            sq_map_own(&self.ring)
         os.close(fd)
 
     cdef int check(self) except -1:

@@ -298,6 +298,27 @@ static inline void sq_unmap(sq_ring *ring) {
 /* In a forked child: another thread of the parent may have held this at that moment. */
 static inline void sq_after_fork(sq_ring *ring) { pthread_mutex_init(&ring->remapping, NULL); }
 
+/* Maps a range anew, at the same place, from the description `fd`. The old mapping stays where that fails. */
+static inline void sq_map_anew(void *at, size_t bytes, int protection, int fd, off_t offset) {
+    void *made = mmap(NULL, bytes, protection, MAP_SHARED, fd, offset);
+    if (made == MAP_FAILED) return;
+    if (mremap(made, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED) munmap(made, bytes);
+}
+
+/* In a forked child that has a description of its own by now: a mapping holds on to the description it was made from, and
+ * with it to the parent's lock. A parent that is killed would count as attached until its last child goes, and that child
+ * would not find itself the last one. Nobody else runs in the child yet. */
+static inline void sq_map_own(sq_ring *ring) {
+    if (sq_load32(&ring->broken)) return; /* pages were replaced under us, and are to stay so */
+    for (sq_map *map = ring->map; map; map = map->next) {
+        size_t bytes = (size_t)map->capacity * SQ_UNIT;
+        off_t offset = (off_t)(sq_geometry_offset_pages(map->word) * sq_page());
+        sq_map_anew(map->data, bytes, ring->protection, ring->fd, offset);
+        sq_map_anew(map->data + bytes, bytes, ring->protection, ring->fd, offset);
+    }
+    sq_map_anew(ring->header, ring->header_bytes, ring->protection, ring->fd, 0);
+}
+
 /* Fills `ring` from the file. Takes `fd` over when it succeeds. Without `writable` the mapping is for looking only, and
  * nothing is asked of its user: neither this boot nor this PID namespace. */
 static inline int sq_open(sq_ring *ring, int fd, bool writable) {
