@@ -227,6 +227,35 @@ def test_a_slow_sink_slows_the_source_and_sees_everything(make: Make) -> None:
     assert items.items == list(range(200))
 
 
+@pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once", "exactly_once"])
+def test_stop_signals_of_many_paths_leave_room_for_packets(make: Make, delivery: str) -> None:
+    """Leased to the end, as many stop signals as the queue has places would keep out the last path."""
+    env = make(delivery=delivery)
+    fast = env.from_collection(range(4), parallelism=4)
+    slow = env.from_collection(range(100, 140)).map(lambda x: time.sleep(0.002) or x)
+    items = fast.connect(slow).comap(lambda x: x, lambda x: x, buffer_size=2).collect()
+
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [*range(4), *range(100, 140)]
+
+
+def test_results_of_a_slow_operator_do_not_wait_for_the_rest_of_its_batch(make: Make, tmp_path: Path) -> None:
+    """One batch of a hundred packets, each of which takes longer than ``linger``."""
+    arrived = tmp_path / "arrived"
+
+    def slow(item: int) -> int:
+        time.sleep(0.02)
+        if item == 5:
+            wait_for(arrived.exists, "an earlier result has arrived")
+        return item
+
+    env = make(batch_size=100, linger=0.005)
+    env.from_collection(range(10)).map(slow).sink(lambda item: arrived.touch())
+
+    env.execute(timeout=PATIENCE)
+
+
 # -- Errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -323,8 +352,8 @@ def test_a_job_that_takes_too_long_is_stopped(make: Make) -> None:
         env.execute(timeout=0.2)
 
 
-def test_one_source_can_be_told_to_end() -> None:
-    env = LocalEnvironment("job")
+def test_one_source_can_be_told_to_end(make: Make) -> None:
+    env = make()
     items = env.from_source(itertools.count, name="numbers").collect()
     dispatcher = env.submit()
     while not items.items:
@@ -335,6 +364,26 @@ def test_one_source_can_be_told_to_end() -> None:
 
     assert items.items == list(range(len(items.items)))
     assert dispatcher.state is JobState.FINISHED
+
+
+def test_all_sources_can_be_told_to_end_and_what_they_sent_arrives(make: Make) -> None:
+    env = make()
+    one = env.from_source(itertools.count, name="one")
+    both = one.connect(env.from_source(itertools.count, name="other")).comap(
+        lambda x: ("one", x), lambda x: ("other", x)
+    )
+    items = both.collect()
+    dispatcher = env.submit()
+    while len({side for side, _ in items.items}) < 2:
+        dispatcher.wait(timeout=0.01)
+
+    dispatcher.receive_stop_signal()
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    for side in ("one", "other"):
+        mine = [number for name, number in items.items if name == side]
+        assert mine == list(range(len(mine)))
+        assert dispatcher.status()["tasks"][f"{side}_0"]["out"] == len(mine)
 
 
 # -- Services ---------------------------------------------------------------------------------------------------------

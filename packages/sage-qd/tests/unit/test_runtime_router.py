@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sage_qd import Empty, LocalQueueDescriptor, ShutDown
+from sage_qd import Empty, LocalQueueDescriptor, SageQueueDescriptor, ShutDown
 from sage_qd.runtime import BaseRouter, Connection, Packet, StopSignal, stable_hash
 from sage_qd.runtime.packets import is_stop
 from sage_qd.testing import background, wait_for
@@ -198,6 +198,38 @@ def test_a_closed_queue_counts_as_full_and_load_is_remembered(targets: list[Any]
 
     closed = Connection(0, 0, "t", None, 0, target_queue_descriptor=Closed())  # type: ignore[arg-type]
     assert closed.get_buffer_load() == 1.0
+
+
+def test_the_load_of_a_queue_bounded_by_bytes_is_that_of_its_bytes() -> None:
+    descriptor = SageQueueDescriptor(f"target-{uuid.uuid4().hex}", capacity_bytes=1 << 16)
+    connection = Connection(0, 0, "t", None, 0, target_queue_descriptor=descriptor)
+    try:
+        descriptor.put(b"x" * 16_000)
+        descriptor.put(b"x" * 16_000)
+
+        assert 0.45 < connection.get_buffer_load() < 0.55
+    finally:
+        descriptor.close()
+
+
+def test_a_receiver_that_ended_costs_nothing_while_another_is_there(targets: list[Any]) -> None:
+    """It had everything before the sender was started again."""
+    router = router_to(targets[:2], batch_size=1)
+    targets[0].shutdown(immediate=True)
+
+    router.send([1, 2, 3, 4], None)
+    router.stop()
+
+    assert payloads(targets[1]) == [2, 4]
+
+
+def test_receivers_that_all_ended_end_the_sender(targets: list[Any]) -> None:
+    router = router_to(targets[:2], batch_size=1)
+    for target in targets:
+        target.shutdown(immediate=True)
+
+    with pytest.raises(ShutDown):
+        router.send([1, 2], None)
 
 
 def test_a_connection_that_leads_nowhere_is_told() -> None:

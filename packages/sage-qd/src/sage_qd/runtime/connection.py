@@ -92,6 +92,6 @@ def load_of(queue: Any) -> float:
     bound = getattr(queue, "maxsize", 0)
     held = stats.depth + stats.leased
     capacity = getattr(stats, "capacity_bytes", 0)
-    by_bytes = getattr(stats, "used_bytes", 0) / capacity if capacity else 0.0
+    by_bytes = getattr(stats, "depth_bytes", 0) / capacity if capacity else 0.0
     by_items = held / bound if bound else 0.0
     return min(max(by_items, by_bytes), 1.0)

@@ -24,7 +24,7 @@ def _word(index: int) -> property:
 
 class Counters:
     """
-    The counters of one task; each has one writer, and any process that was forked later may read.
+    The counters of one task; each word has one writer, and any process that was forked later may read.
 
     Attributes:
         taken: Packets taken, or made by a source.
@@ -33,6 +33,7 @@ class Counters:
         skipped: Packets given up after that.
         dropped: Dead letters for which there was no room.
         restarts: Times the task was started again.
+        told_to_stop: 1 when the driver wants a source to end; written by the driver, and no figure.
     """
 
     taken = _word(0)
@@ -41,6 +42,7 @@ class Counters:
     skipped = _word(3)
     dropped = _word(4)
     restarts = _word(5)
+    told_to_stop = _word(6)
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory = memory

@@ -17,8 +17,8 @@ A kill at any point of ``exactly_once``, whose steps are *put outputs*, *write s
   same order; a deterministic operator makes the same packets with the same numbers, and receivers drop what they have;
 * after it, before all leases are acknowledged: the batches that come again are in the snapshot, and are dropped.
 
-Stop signals are acknowledged last of all, when the task itself has stopped, so that a restarted one is given them
-again.
+A stop signal is acknowledged when a snapshot says that it came, so that a restarted task does not wait for it; until
+then it takes a place in the queue, like a batch. Where there are no snapshots, nothing is restarted.
 """
 
 import os
@@ -49,12 +49,14 @@ class Inbox:
         queues: Its input queue, or one for each path.
         level: When batches are settled.
         stop_signals: How many it waits for.
+        keeps_stops: Whether stop signals are leased until :meth:`settle`; otherwise they are acknowledged at once.
     """
 
-    def __init__(self, queues: list[Any], level: DeliveryLevel, stop_signals: int) -> None:
+    def __init__(self, queues: list[Any], level: DeliveryLevel, stop_signals: int, *, keeps_stops: bool = True) -> None:
         self._queues = queues
         self._level = level
         self._missing = stop_signals
+        self._keeps_stops = keeps_stops
         self._held: deque[Any] = deque()
         self._stops: list[Any] = []
         self._stopped: set[int] = set()
@@ -93,7 +95,7 @@ class Inbox:
     @property
     def is_holding(self) -> bool:
         """Whether something is to be settled."""
-        return bool(self._held)
+        return bool(self._held or self._stops)
 
     @property
     def is_due(self) -> bool:
@@ -114,7 +116,10 @@ class Inbox:
         if is_stop(message):
             signal: StopSignal = message.payload if type(message) is Packet else message
             self._stopped.add(signal.path)
-            self._stops.append(lease)
+            if self._keeps_stops:
+                self._stops.append(lease)
+            else:
+                lease.ack()
             return None
         batch: Batch = (-1, 0, [message.payload], [message.key]) if type(message) is Packet else message
         if self._level == "at_most_once":
@@ -156,25 +161,32 @@ class Inbox:
             return None
 
     def settle(self) -> None:
-        """Acknowledge what is held: its outputs are where they belong."""
+        """Acknowledge what is held: its outputs are where they belong, and the snapshot knows of the stop signals."""
         while self._held:
             _acknowledge(self._held.popleft())
             self._most = min(2 * self._most, HELD)
-        self._since = monotonic()
-
-    def settle_stops(self) -> None:
-        """Acknowledge the stop signals: the task has sent its own."""
         for lease in self._stops:
             _acknowledge(lease)
         self._stops.clear()
+        self._since = monotonic()
 
-    def state(self) -> dict[int, int]:
-        """Return how many packets of each path were seen."""
-        return dict(self._seen)
+    def end(self) -> None:
+        """
+        Shut the queues down: the task has seen everything and sent its stop signals.
 
-    def restore(self, state: dict[int, int]) -> None:
+        What comes now comes again, from a task that was restarted; it must not wait for room that nobody makes.
+        """
+        for queue in self._queues:
+            queue.shutdown(immediate=True)
+
+    def state(self) -> tuple[dict[int, int], list[int]]:
+        """Return how many packets of each path were seen, and which paths have stopped."""
+        return dict(self._seen), sorted(self._stopped)
+
+    def restore(self, state: tuple[dict[int, int], list[int]]) -> None:
         """Take what :meth:`state` returned."""
-        self._seen = dict(state)
+        seen, stopped = state
+        self._seen, self._stopped = dict(seen), set(stopped)
 
     def close(self) -> None:
         """Give back what is held."""

@@ -156,13 +156,14 @@ class RayRunner(Runner):
 
     def start(self) -> None:
         """Make the actors."""
-        if any(task.ctx.delivery != "at_most_once" for task in self._tasks):
+        needs_snapshots = self._restarts > 0 or any(task.ctx.delivery != "at_most_once" for task in self._tasks)
+        if needs_snapshots:
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             self._store = ray.remote(_Store).options(num_cpus=0, scheduling_strategy=here).remote()
         for place, task in enumerate((*self._services, *self._tasks)):
             if self._node_ids:
                 task.node_id = self._node_ids[place % len(self._node_ids)]
-            if task.ctx.delivery != "at_most_once":
+            if needs_snapshots:
                 task.ctx.snapshots = RaySnapshots(self._store, task.name)
             task.start_running()
         self._left = {task.running: task for task in self._tasks}

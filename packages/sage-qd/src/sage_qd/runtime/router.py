@@ -11,7 +11,7 @@ from itertools import repeat
 from time import monotonic
 from typing import Any, Final, Literal
 
-from sage_qd.errors import Full
+from sage_qd.errors import Full, ShutDown
 from sage_qd.runtime.connection import Connection
 from sage_qd.runtime.graph import Partition
 from sage_qd.runtime.packets import StopSignal, stable_hash
@@ -27,7 +27,7 @@ HASHES_KEPT: Final = 16_384
 class _Path:
     """One connection with what waits to be sent on it."""
 
-    __slots__ = ("connection", "keys", "payloads", "queue", "sequence", "since")
+    __slots__ = ("connection", "has_ended", "keys", "payloads", "queue", "sequence", "since")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -36,6 +36,7 @@ class _Path:
         self.keys: list[Any] | None = None
         self.sequence = 0
         self.since = 0.0
+        self.has_ended = False
 
 
 class BaseRouter:
@@ -98,7 +99,7 @@ class BaseRouter:
         Send packets, waiting for room; what does not fill a batch waits for the next call, or for :meth:`flush`.
 
         Raises:
-            ShutDown: The job was stopped.
+            ShutDown: All queues were shut down: the job was stopped.
             TypeError: A key that cannot be hashed the same way everywhere.
         """
         if not payloads:
@@ -191,7 +192,10 @@ class BaseRouter:
         self.flush()
         for paths, _ in self._groups:
             for path in paths:
-                path.queue.put(StopSignal(path.connection.path, self._name))
+                try:
+                    path.queue.put(StopSignal(path.connection.path, self._name))
+                except ShutDown:
+                    continue  # whoever was to take it has ended, and knew
         self._has_stopped = True
 
     def _put(self, path: _Path) -> None:
@@ -200,6 +204,11 @@ class BaseRouter:
             path.queue.put(message, self._overflow == "block")
         except Full:
             self.dropped += len(path.payloads)
+        except ShutDown:
+            # The receiver ended: it had all this before its sender was restarted. When all have, the job is over.
+            path.has_ended = True
+            if all(each.has_ended for paths, _ in self._groups for each in paths):
+                raise
         path.sequence += len(path.payloads)
         path.payloads = []
         path.keys = None

@@ -24,6 +24,7 @@ from sage_qd.runtime.router import BaseRouter
 __all__ = ["BaseTask", "Failure", "LocalTask"]
 
 
+LARGEST_SLICE: Final = 1 << 16
 IDLE_SECONDS: Final = 0.5
 """How long a task that owes nothing sleeps at a time; a packet wakes it, and so does the end of the job."""
 
@@ -61,6 +62,7 @@ class BaseTask:
         self._router: BaseRouter | None = None
         self._inbox: Inbox | None = None
         self._position = 0
+        self._slice = 1  # packets that the operator gets at once; grows while it is fast
         self._has_finished = False
         self._stopping = threading.Event()
 
@@ -99,7 +101,11 @@ class BaseTask:
 
     def stop(self) -> None:
         """Ask the task to end: a source after the batch under way; other tasks end with their input."""
+        self.counters.told_to_stop = 1  # which a process that was forked sees, too
         self._stopping.set()
+
+    def _is_told_to_stop(self) -> bool:
+        return self._stopping.is_set() or self.counters.told_to_stop > 0
 
     # -- The loop -----------------------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class BaseTask:
                 self._commit()
             router.stop()
             if self._inbox is not None:
-                self._inbox.settle_stops()
+                self._inbox.end()
             self.counters.out = router.sent
         finally:
             operator.close()
@@ -147,12 +153,36 @@ class BaseTask:
                 continue
             path, _, payloads, keys = batch
             counters.taken += len(payloads)
-            router.send(*self._processed(operator, payloads, keys, indices[path] if path >= 0 else 0))
-            counters.out = router.sent
-            router.flush(due_only=True)
+            self._send_results(operator, router, payloads, keys, indices[path] if path >= 0 else 0)
             if inbox.is_due:
                 router.flush()
                 self._commit()
+
+    def _send_results(
+        self, operator: Operator, router: BaseRouter, payloads: list[Any], keys: list[Any] | None, index: int
+    ) -> None:
+        """
+        Run the operator on a batch, in slices short enough that results do not wait for more than ``linger``.
+
+        An operator that takes a second for a packet would keep the results of a whole batch back otherwise.
+        """
+        start, bound = 0, self.ctx.linger
+        while start < len(payloads):
+            began = monotonic()
+            end = min(start + self._slice, len(payloads))
+            whole = end - start == len(payloads)
+            part = payloads if whole else payloads[start:end]
+            part_keys = keys if whole or keys is None else keys[start:end]
+            router.send(*self._processed(operator, part, part_keys, index))
+            self.counters.out = router.sent
+            took = monotonic() - began
+            is_slow = took > bound / 4
+            router.flush(due_only=not is_slow)
+            if not is_slow:
+                self._slice = min(2 * self._slice, LARGEST_SLICE)
+            elif took > bound:
+                self._slice = max((end - start) // 4, 1)
+            start = end
 
     def _processed(self, operator: Operator, payloads: list[Any], keys: list[Any] | None, index: int) -> Outputs:
         """Run the operator on a batch, with the policy for errors."""
@@ -198,17 +228,21 @@ class BaseTask:
         """Send the items of a source; one that is slow sends each as soon as ``linger`` has passed."""
         items = source.read(self.ctx, self._position)
         counters, size = self.counters, self.ctx.batch_size
+        # What was sent must not be sent again, or what was not sent must be: so the snapshot comes before, or behind.
+        is_ahead = self.ctx.snapshots is not None and self.ctx.delivery == "at_most_once"
         last = monotonic()
-        for chunk in _chunks(items, size, self.ctx.linger, self._stopping):
+        for chunk in _chunks(items, size, self.ctx.linger, self._is_told_to_stop):
+            self._position += len(chunk)
+            if is_ahead:
+                self._commit()
             router.send(chunk, None)
             if len(chunk) < size:
                 router.flush()
-            self._position += len(chunk)
             counters.taken += len(chunk)
             counters.out = router.sent
-            if self._stopping.is_set():
+            if self._is_told_to_stop():
                 break
-            if self.ctx.snapshots is not None and monotonic() - last >= COMMIT_SECONDS:
+            if self.ctx.snapshots is not None and not is_ahead and monotonic() - last >= COMMIT_SECONDS:
                 router.flush()
                 self._commit()
                 last = monotonic()
@@ -226,7 +260,12 @@ class BaseTask:
 
     def _restore(self, operator: Operator, router: BaseRouter) -> None:
         if self.ctx.stop_signal_num:
-            self._inbox = Inbox([self.get_input_buffer(), *self._lanes()], self.ctx.delivery, self.ctx.stop_signal_num)
+            self._inbox = Inbox(
+                [self.get_input_buffer(), *self._lanes()],
+                self.ctx.delivery,
+                self.ctx.stop_signal_num,
+                keeps_stops=self.ctx.snapshots is not None,
+            )
             if self.ctx.delivery == "exactly_once":
                 self._inbox.await_predecessor()
         if self.ctx.snapshots is None or (found := self.ctx.snapshots.read()) is None:
@@ -243,14 +282,14 @@ class BaseTask:
         return [descriptor.open(create=False) for descriptor in self.ctx.lanes]
 
 
-def _chunks(items: Any, size: int, linger: float, stopping: threading.Event) -> Iterator[list[Any]]:
+def _chunks(items: Any, size: int, linger: float, is_stopping: Callable[[], bool]) -> Iterator[list[Any]]:
     """Cut into batches; of an iterator, no item waits longer than ``linger`` for the next one."""
     if hasattr(items, "__getitem__"):
         for start in range(0, len(items), size):
             yield list(items[start : start + size])
         return
     pump = _Pump(items, size)
-    while not stopping.is_set():
+    while not is_stopping():
         chunk = pump.next(linger)
         if chunk is None:
             return
