@@ -1,6 +1,8 @@
 """Whole jobs, in threads and in processes: the same program text, the same results, and nothing left."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, QueueCreationStrategy
 from sage_qd.ring import list_segments
 from sage_qd.runtime import (
     BaseFunction,
@@ -384,6 +387,35 @@ def test_all_sources_can_be_told_to_end_and_what_they_sent_arrives(make: Make) -
         mine = [number for name, number in items.items if name == side]
         assert mine == list(range(len(mine)))
         assert dispatcher.status()["tasks"][f"{side}_0"]["out"] == len(mine)
+
+
+class ThreadQueues(QueueCreationStrategy):
+    """Hands the very objects over, for jobs in threads."""
+
+    def _made(self, name: str, is_remote: bool, settings: dict[str, Any]) -> BaseQueueDescriptor:
+        return LocalQueueDescriptor(f"{self.job}.{name}", maxsize=settings.get("maxsize", 64))
+
+
+@pytest.mark.parametrize("lanes", ["shared", "per_edge"])
+def test_a_strategy_of_the_program_chooses_the_queues(lanes: str) -> None:
+    """What cannot be pickled travels between threads, where the queues are such."""
+    env = LocalEnvironment("job", strategy=ThreadQueues, lanes=lanes)
+    items = env.from_collection([1, 2], parallelism=2).map(lambda x: lambda: x).map(lambda made: made()).collect()
+
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [1, 2]
+
+
+def test_a_program_that_ends_stops_its_job() -> None:
+    program = (
+        "import itertools\nfrom sage_qd.runtime import ProcessEnvironment\nenv = ProcessEnvironment('left')\n"
+        "env.from_source(itertools.count).map(lambda each: each).sink(lambda each: None)\nenv.submit()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- Services ---------------------------------------------------------------------------------------------------------

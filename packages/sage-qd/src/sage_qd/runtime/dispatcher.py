@@ -5,10 +5,12 @@ Every queue exists before any task starts; tasks only attach. A job ends by itse
 that they sent has reached the ends of the graph.
 """
 
+import atexit
 import os
 import shutil
 import tempfile
 import threading
+import weakref
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -18,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.pool import QueueDescriptorPool
-from sage_qd.descriptors.strategy import QueueCreationStrategy
 from sage_qd.errors import (
     BackendUnavailableError,
     Empty,
@@ -48,6 +49,9 @@ __all__ = ["Dispatcher", "JobState"]
 DEAD_LETTERS: Final = 10_000
 SLICE_SECONDS: Final = 0.05
 MEMORY_FOLDER: Final = "/dev/shm"
+
+
+_running: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
 
 
 class JobState(Enum):
@@ -100,7 +104,7 @@ class Dispatcher:
         self.name = env.name
         self.state = JobState.CREATED
         self.queue_descriptors: dict[str, BaseQueueDescriptor] = {}
-        self.queue_creation_strategy = QueueCreationStrategy(env.job)
+        self.queue_creation_strategy = env.strategy(env.job)
         self.tasks: dict[str, BaseTask] = {}
         self.services: dict[str, BaseTask] = {}
         self.results: dict[str, list[Any]] = {}
@@ -258,6 +262,10 @@ class Dispatcher:
                 self._stopped[name] = set()
         self._runner = self._made_runner()
         self._runner.start()
+        _running.add(self)
+        # Anew for each job: what is registered last runs first, so before others wait for their child processes.
+        atexit.unregister(_stop_what_runs)
+        atexit.register(_stop_what_runs)
 
     def _made_runner(self) -> Runner:
         tasks: list[Any] = list(self.tasks.values())
@@ -397,6 +405,7 @@ class Dispatcher:
     def _finish(self, state: JobState) -> None:
         """End all tasks, in the way that leads to this state."""
         self.state = state
+        _running.discard(self)
         if self._runner is not None:
             self._runner.finish(state is JobState.FINISHED)
             self._collect()
@@ -486,6 +495,12 @@ def ray_task() -> ModuleType:
             backend="RemoteEnvironment", missing=f"Ray ({error})", install="pip install 'sage-qd[ray]'"
         ) from error
     return found
+
+
+def _stop_what_runs() -> None:
+    """Stop the jobs that the program left running when it ended."""
+    for dispatcher in list(_running):
+        dispatcher.stop()
 
 
 def _snapshot_place() -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from sage_qd.descriptors.strategy import QueueCreationStrategy
 from sage_qd.runtime.context import DeliveryLevel
 from sage_qd.runtime.dispatcher import Dispatcher
 from sage_qd.runtime.graph import (
@@ -66,6 +67,8 @@ class Environment:
         linger: Seconds that a packet may wait for others to travel with.
         overflow: ``block`` slows a task down whose receiver is slow; ``drop`` loses packets, and counts them.
         lanes: ``shared`` gives each task one queue, ``per_edge`` one for each path to it; not under ``exactly_once``.
+        strategy: Makes what chooses the kinds of the job's queues, from the name that is part of theirs: the class
+            :class:`~sage_qd.QueueCreationStrategy`, one derived from it, or a function that returns such an object.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Environment:
         linger: float = LINGER_SECONDS,
         overflow: Literal["block", "drop"] = "block",
         lanes: Literal["shared", "per_edge"] = "shared",
+        strategy: Callable[[str], QueueCreationStrategy] = QueueCreationStrategy,
     ) -> None:
         _check_choice("platform", platform, ("local", "process", "remote"))
         _check_choice("delivery", delivery, ("at_most_once", "at_least_once", "exactly_once"))
@@ -104,6 +108,7 @@ class Environment:
         self.linger = linger
         self.overflow: Literal["block", "drop"] = overflow
         self.lanes: Literal["shared", "per_edge"] = lanes
+        self.strategy = strategy
         self.node_ids: Sequence[str] = ()
         self.dispatcher: Dispatcher | None = None
         self._steps: list[Transformation] = []
