@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -21,9 +22,13 @@ def outlive(name: str, namespace: str, ready: Any, go: Any) -> None:
     assert ring.qsize() == 1
 
 
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_a_child_of_multiprocessing_that_leaves_last_removes_the_segment(method: str, namespace: str) -> None:
-    context = multiprocessing.get_context(method)
+def test_a_child_of_multiprocessing_that_leaves_last_removes_the_segment(
+    method: str, package: str, namespace: str
+) -> None:
+    """The second package is a copy of the first, with a pickle for lambdas, and its children end in the same way."""
+    context = import_module(package).get_context(method)
     ready, go = context.Event(), context.Event()
     ring = create("ring", namespace=namespace)
     ring.put(b"x")

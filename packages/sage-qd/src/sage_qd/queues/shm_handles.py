@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["remember"]
 
+_FORKERS: Final = ("multiprocessing", "multiprocess")
+"""Packages whose children end without atexit; the second one is a copy of the first with another pickle."""
 _handles: "Final[weakref.WeakSet[Segment]]" = weakref.WeakSet()
 _for_child: "Final[list[tuple[Segment, Files | None]]]" = []
 _closing_at_end: Final[set[int]] = set()  # this process, once that is arranged
@@ -27,10 +29,12 @@ _forking: Final = threading.Lock()  # one fork at a time fills and empties the l
 def remember(segment: "Segment") -> None:
     """Have the handle looked after from now on."""
     _handles.add(segment)
-    if "multiprocessing.process" in sys.modules and os.getpid() not in _closing_at_end:
-        process = importlib.import_module("multiprocessing.process")
-        if process.parent_process() is not None:
-            _close_at_end_of_child()
+    if os.getpid() in _closing_at_end:
+        return
+    for package in _FORKERS:
+        process = sys.modules.get(f"{package}.process")
+        if process is not None and process.parent_process() is not None:
+            _close_at_end_of_child(f"{package}.util")
 
 
 def _before_fork() -> None:
@@ -56,16 +60,17 @@ def _after_fork_in_child() -> None:
             segment.after_fork(files)
     finally:
         _forking.release()
-    if "multiprocessing.util" in sys.modules:
-        # Its children skip atexit, and forget their finalizers at their start: register after that.
-        util = importlib.import_module("multiprocessing.util")
-        util.register_after_fork(_handles, lambda _: _close_at_end_of_child())
+    for util in (f"{package}.util" for package in _FORKERS):
+        if util in sys.modules:
+            # Its children skip atexit, and forget their finalizers at their start: register after that.
+            register = importlib.import_module(util).register_after_fork
+            register(_handles, lambda _, util=util: _close_at_end_of_child(util))
 
 
-def _close_at_end_of_child() -> None:
+def _close_at_end_of_child(util: str) -> None:
     """Close everything when a child of multiprocessing ends: it ends with os._exit(), which skips atexit."""
     _closing_at_end.add(os.getpid())
-    importlib.import_module("multiprocessing.util").Finalize(None, _close_all, exitpriority=-100)
+    importlib.import_module(util).Finalize(None, _close_all, exitpriority=-100)
 
 
 def _close_all() -> None:

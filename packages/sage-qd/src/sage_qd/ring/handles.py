@@ -20,6 +20,8 @@ from types import ModuleType
 
 from sage_qd.ring._ring import Ring
 
+_FORKERS = ("multiprocessing", "multiprocess")
+"""Packages whose children end without atexit; the second one is a copy of the first with another pickle."""
 _handles: weakref.WeakSet[Ring] = weakref.WeakSet()
 _for_child: list[tuple[Ring, int]] = []
 _closing_at_end: set[int] = set()  # this process, once that is arranged
@@ -29,10 +31,12 @@ _forking = threading.Lock()  # one fork at a time fills and empties the list
 def remember(ring: Ring) -> None:
     """Have the handle looked after from now on."""
     _handles.add(ring)
-    if "multiprocessing.process" in sys.modules and os.getpid() not in _closing_at_end:
-        process = importlib.import_module("multiprocessing.process")
-        if process.parent_process() is not None:
-            close_at_end_of_child()
+    if os.getpid() in _closing_at_end:
+        return
+    for package in _FORKERS:
+        process = sys.modules.get(f"{package}.process")
+        if process is not None and process.parent_process() is not None:
+            close_at_end_of_child(multiprocessing_util(package))
 
 
 def _before_fork() -> None:
@@ -69,20 +73,22 @@ def _after_fork_in_child() -> None:
             ring._after_fork(descriptor)
     finally:
         _forking.release()
-    if "multiprocessing.util" in sys.modules:
-        # Its children skip atexit, and forget their finalizers at their start: register after that.
-        multiprocessing_util().register_after_fork(_handles, lambda _: close_at_end_of_child())
+    for package in _FORKERS:
+        if f"{package}.util" in sys.modules:
+            # Its children skip atexit, and forget their finalizers at their start: register after that.
+            util = multiprocessing_util(package)
+            util.register_after_fork(_handles, lambda _, util=util: close_at_end_of_child(util))
 
 
-def multiprocessing_util() -> ModuleType:
-    """The module that knows how multiprocessing's children end; only asked for when it is loaded anyway."""
-    return importlib.import_module("multiprocessing.util")
+def multiprocessing_util(package: str) -> ModuleType:
+    """The module that knows how the children of one of these packages end; only asked for when it is loaded anyway."""
+    return importlib.import_module(f"{package}.util")
 
 
-def close_at_end_of_child() -> None:
+def close_at_end_of_child(util: ModuleType) -> None:
     """Close everything when a child of multiprocessing ends: it ends with os._exit(), which skips atexit."""
     _closing_at_end.add(os.getpid())
-    multiprocessing_util().Finalize(None, _close_all, exitpriority=-100)
+    util.Finalize(None, _close_all, exitpriority=-100)
 
 
 def _close_all() -> None:
