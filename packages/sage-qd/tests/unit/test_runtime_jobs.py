@@ -526,10 +526,32 @@ def test_a_snapshot_shows_tasks_queues_and_edges(make: Make) -> None:
 
     assert seen["state"] == "running"
     assert seen["queues"]["input_slow_0"]["depth"] <= 4
-    assert {"source": "numbers_0", "target": "slow_0", "queue": "input_slow_0"} in seen["edges"]
+    [edge] = [each for each in seen["edges"] if each["source"] == "numbers_0"]
+    assert edge == {"source": "numbers_0", "target": "slow_0", "queue": "input_slow_0", "load": edge["load"]}
     assert {"input_slow_0", "numbers_0_to_slow_0_0_0", "dead_letters"} <= set(dispatcher.queue_descriptors)
     assert set(dispatcher.pool.deserialize_pool(dispatcher.pool.serialize_pool())) == set(dispatcher.queue_descriptors)
     dispatcher.stop()
+
+
+def test_a_snapshot_shows_rates_and_who_waits_for_whom(make: Make) -> None:
+    env = make(batch_size=1)
+    env.from_source(itertools.count, name="fast").sink(lambda x: time.sleep(0.01), name="slow", buffer_size=2)
+    dispatcher = env.submit()
+
+    def is_seen() -> bool:
+        dispatcher.wait(timeout=0.01)
+        found = dispatcher.snapshot()
+        fast, slow = found["tasks"]["fast_0"], found["tasks"]["slow_0"]
+        return (
+            fast["blocked_ns"] > 0
+            and slow["blocked_ns"] == 0
+            and fast["rate_out"] > 0
+            and slow["rate_in"] > 0
+            and slow["load"] == 1.0
+            and found["edges"][0]["load"] == 1.0
+        )
+
+    wait_for(is_seen, "the source waits for the sink")
 
 
 def test_a_hundred_tasks_start_and_end(make: Make) -> None:

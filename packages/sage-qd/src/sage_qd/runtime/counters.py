@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["Counters"]
 
-_NAMES: Final = ("taken", "out", "errors", "skipped", "dropped", "restarts")
+_NAMES: Final = ("taken", "out", "errors", "skipped", "dropped", "restarts", "blocked_ns")
 _WORD: Final = struct.Struct("<Q")
 _SIZE: Final = 64
 
@@ -33,6 +33,7 @@ class Counters:
         skipped: Packets given up after that.
         dropped: Dead letters for which there was no room.
         restarts: Times the task was started again.
+        blocked_ns: Nanoseconds that the task waited for room in the queues of others; grows while it waits.
         told_to_stop: 1 when the driver wants a source to end; written by the driver, and no figure.
     """
 
@@ -43,6 +44,7 @@ class Counters:
     dropped = _word(4)
     restarts = _word(5)
     told_to_stop = _word(6)
+    blocked_ns = _word(7)
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory = memory

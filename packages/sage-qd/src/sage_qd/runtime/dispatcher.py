@@ -48,6 +48,8 @@ __all__ = ["Dispatcher", "JobState"]
 
 DEAD_LETTERS: Final = 10_000
 SLICE_SECONDS: Final = 0.05
+RATE_SECONDS: Final = 0.1
+"""Rates over less time than this would say more of the moment than of the task."""
 MEMORY_FOLDER: Final = "/dev/shm"
 
 
@@ -114,6 +116,9 @@ class Dispatcher:
         self._seen: dict[tuple[str, int], int] = {}
         self._stopped: dict[str, set[int]] = {}
         self._cleaning = threading.Lock()
+        self._looked_at = monotonic()
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._rates: dict[str, tuple[float, float]] = {}
 
     # -- Making -------------------------------------------------------------------------------------------------------
 
@@ -434,8 +439,14 @@ class Dispatcher:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """Return figures of every task and every queue as plain data: packets in and out, errors, depth, load."""
-        queues = {}
+        """
+        Return figures of every task, queue and edge as plain data.
+
+        A task has what :class:`~sage_qd.runtime.counters.Counters` counts, ``rate_in`` and ``rate_out`` in packets a
+        second since the last snapshot of a tenth of a second ago or more, and the ``depth`` and ``load`` of its input
+        queue. An edge has the ``load`` of the queue that it leads to.
+        """
+        queues: dict[str, dict[str, Any]] = {}
         for name, descriptor in self.queue_descriptors.items():
             if name.startswith(("input_", "service_")) and self.state is JobState.RUNNING:
                 with suppress(QueueClosedError, QueueNotFoundError):
@@ -448,19 +459,42 @@ class Dispatcher:
                         "put_blocked_ns": stats.put_blocked_ns,
                         "get_blocked_ns": stats.get_blocked_ns,
                     }
-        return self.status() | {
+        status = self.status()
+        self._rate(status["tasks"])
+        for name, figures in status["tasks"].items():
+            queue_figures = queues.get(f"input_{name}", {"depth": 0, "load": 0.0})
+            figures |= {"depth": queue_figures["depth"], "load": queue_figures["load"]}
+        return status | {
             "queues": queues,
             "edges": [
                 {
                     "source": node.name,
                     "target": edge.downstream_node.name,
                     "queue": f"input_{edge.downstream_node.name}",
+                    "load": queues.get(f"input_{edge.downstream_node.name}", {"load": 0.0})["load"],
                 }
                 for node in self.graph.nodes.values()
                 for group in node.output_channels
                 for edge in group
             ],
         }
+
+    def _rate(self, tasks: dict[str, dict[str, Any]]) -> None:
+        """Add the rates of the tasks since the last look."""
+        now = monotonic()
+        seconds = now - self._looked_at
+        if seconds >= RATE_SECONDS:
+            self._rates = {
+                name: (
+                    max(found["taken"] - self._counted.get(name, (0, 0))[0], 0) / seconds,
+                    max(found["out"] - self._counted.get(name, (0, 0))[1], 0) / seconds,
+                )
+                for name, found in tasks.items()
+            }
+            self._counted = {name: (found["taken"], found["out"]) for name, found in tasks.items()}
+            self._looked_at = now
+        for name, found in tasks.items():
+            found["rate_in"], found["rate_out"] = self._rates.get(name, (0.0, 0.0))
 
     def write_page(self, path: str | os.PathLike[str]) -> None:
         """

@@ -8,11 +8,12 @@ only where the job says ``overflow="drop"``, and are counted.
 
 from collections.abc import Sequence
 from itertools import repeat
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from typing import Any, Final, Literal
 
 from sage_qd.errors import Full, ShutDown
 from sage_qd.runtime.connection import Connection
+from sage_qd.runtime.counters import Counters
 from sage_qd.runtime.graph import Partition
 from sage_qd.runtime.packets import StopSignal, stable_hash
 
@@ -20,6 +21,10 @@ __all__ = ["BATCH_SIZE", "LINGER_SECONDS", "BaseRouter"]
 
 BATCH_SIZE: Final = 512
 LINGER_SECONDS: Final = 0.005
+BLOCKED_SECONDS: Final = 1.0
+"""How long a task waits for room before it says that it is still waiting."""
+BLOCKED_NS: Final = 1_000_000
+"""A put that took no longer did not wait for room."""
 HASHES_KEPT: Final = 16_384
 """A router remembers the hashes of so many keys: working one out costs five times as much as finding it."""
 
@@ -48,6 +53,7 @@ class BaseRouter:
         batch_size: Most packets in one message.
         linger: Seconds that a packet may wait for others.
         overflow: ``block`` waits for room in the queue at the end; ``drop`` loses the batch and counts it.
+        counters: Where the time is counted that is spent waiting for room; nowhere if not given.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class BaseRouter:
         batch_size: int = BATCH_SIZE,
         linger: float = LINGER_SECONDS,
         overflow: Literal["block", "drop"] = "block",
+        counters: Counters | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -64,6 +71,7 @@ class BaseRouter:
         self._batch_size = batch_size
         self._linger = linger
         self._overflow = overflow
+        self._counters = Counters.single() if counters is None else counters
         self._groups: list[tuple[list[_Path], Partition]] = []
         self._turns: list[int] = []
         self._hashes: dict[Any, int] = {}
@@ -193,7 +201,7 @@ class BaseRouter:
         for paths, _ in self._groups:
             for path in paths:
                 try:
-                    path.queue.put(StopSignal(path.connection.path, self._name))
+                    self._put_waiting(path.queue, StopSignal(path.connection.path, self._name))
                 except ShutDown:
                     continue  # whoever was to take it has ended, and knew
         self._has_stopped = True
@@ -201,7 +209,10 @@ class BaseRouter:
     def _put(self, path: _Path) -> None:
         message = (path.connection.path, path.sequence, path.payloads, path.keys)
         try:
-            path.queue.put(message, self._overflow == "block")
+            if self._overflow == "block":
+                self._put_waiting(path.queue, message)
+            else:
+                path.queue.put_nowait(message)
         except Full:
             self.dropped += len(path.payloads)
         except ShutDown:
@@ -212,6 +223,22 @@ class BaseRouter:
         path.sequence += len(path.payloads)
         path.payloads = []
         path.keys = None
+
+    def _put_waiting(self, queue: Any, message: Any) -> None:
+        """Put, waiting for room, and count the time of that while it passes."""
+        began = perf_counter_ns()
+        while True:
+            try:
+                queue.put(message, timeout=BLOCKED_SECONDS)
+            except Full:
+                now = perf_counter_ns()
+                self._counters.blocked_ns += now - began
+                began = now
+                continue
+            took = perf_counter_ns() - began
+            if took > BLOCKED_NS:
+                self._counters.blocked_ns += took
+            return
 
     def state(self) -> dict[str, Any]:
         """Return what a restarted task must continue with: the next number of each path, and whose turn it is."""

@@ -85,7 +85,11 @@ class BaseTask:
         """The way out."""
         if self._router is None:
             self._router = BaseRouter(
-                self.name, batch_size=self.ctx.batch_size, linger=self.ctx.linger, overflow=self.ctx.overflow
+                self.name,
+                batch_size=self.ctx.batch_size,
+                linger=self.ctx.linger,
+                overflow=self.ctx.overflow,
+                counters=self.counters,
             )
             for connection, partition in self.ctx.connections:
                 self._router.add_connection(connection, partition)
