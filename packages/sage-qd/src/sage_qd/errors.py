@@ -38,6 +38,7 @@ Every exception of sage-qd: one class for one cause.
     ├── OutcomeUnknownError                          sent, but the answer was lost
     ├── QueueLostError                               the other side is gone, and the items with it
     ├── GraphError (ValueError)                      the steps of a job do not make a graph
+    ├── LostPacketsError                             packets that were sent to a task did not arrive
     └── TaskDiedError                                a task of a job was killed more often than it may be restarted
 
 A malformed argument (wrong type, negative capacity) is a bare ``TypeError`` or ``ValueError``.
@@ -69,6 +70,7 @@ __all__ = [
     "IncompatibleQueueError",
     "InsecureQueueError",
     "InvalidQueueNameError",
+    "LostPacketsError",
     "MessageTooLargeError",
     "NamespaceMismatchError",
     "NoBackendError",
@@ -571,6 +573,21 @@ class GraphError(SageQueueError, ValueError):
         self.node = node
         self.reason = reason
         super().__init__(f"step {_shortened(node)}: {reason}")
+
+
+class LostPacketsError(SageQueueError):
+    """Packets that were sent to a task did not arrive: somebody else took them from its queue. Nothing else may."""
+
+    carried = ("path", "wanted", "found")
+
+    def __init__(self, *, path: int, wanted: int, found: int) -> None:
+        self.path = path
+        self.wanted = wanted
+        self.found = found
+        super().__init__(
+            f"packets {wanted:,} to {found - 1:,} of path {path} were to come before packet {found:,}, and did not; "
+            "nobody but the task may take from its queue"
+        )
 
 
 class TaskDiedError(SageQueueError):

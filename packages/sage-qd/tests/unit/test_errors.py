@@ -48,6 +48,7 @@ EXAMPLES = [
     errors.OutcomeUnknownError(request_id="r-1"),
     errors.QueueLostError(endpoint="actor jobs", items_lost=None),
     errors.GraphError(node="map", reason="nothing is connected to it"),
+    errors.LostPacketsError(path=1, wanted=3, found=5),
     errors.TaskDiedError(task="map_0", exit_code=-9, restarts=2),
 ]
 STANDARD_BASES = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, QueueCreationStrategy
+from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, LostPacketsError, QueueCreationStrategy
 from sage_qd.ring import list_segments
 from sage_qd.runtime import (
     BaseFunction,
@@ -416,6 +416,29 @@ def test_a_program_that_ends_stops_its_job() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_overflow_drops_is_counted(make: Make) -> None:
+    env = make(overflow="drop", batch_size=1)
+    env.from_collection(range(300), name="fast").sink(lambda x: time.sleep(0.001), name="slow", buffer_size=2)
+    tasks = env.execute(timeout=PATIENCE).status()["tasks"]
+
+    assert tasks["fast_0"]["dropped"] > 0
+    assert tasks["slow_0"]["taken"] + tasks["fast_0"]["dropped"] == 300
+
+
+def test_packets_that_somebody_else_took_are_missed_under_exactly_once() -> None:
+    env = LocalEnvironment("job", delivery="exactly_once", batch_size=1)
+    going = threading.Event()
+    env.from_collection(range(100)).map(lambda x: going.wait(PATIENCE) and x, name="robbed").collect()
+    dispatcher = env.submit()
+    queue = dispatcher.queue_descriptors["input_robbed_0"]
+    wait_for(lambda: queue.qsize() > 5, "packets wait")
+    queue.get()
+    going.set()
+
+    with pytest.raises(LostPacketsError, match="were to come"):
+        dispatcher.wait(timeout=PATIENCE)
 
 
 # -- Services ---------------------------------------------------------------------------------------------------------

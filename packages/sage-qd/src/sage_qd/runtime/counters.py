@@ -31,7 +31,7 @@ class Counters:
         out: Packets sent.
         errors: Times the operator raised.
         skipped: Packets given up after that.
-        dropped: Dead letters for which there was no room.
+        dropped: Packets, and dead letters, that were lost because there was no room for them.
         restarts: Times the task was started again.
         blocked_ns: Nanoseconds that the task waited for room in the queues of others; grows while it waits.
         told_to_stop: 1 when the driver wants a source to end; written by the driver, and no figure.

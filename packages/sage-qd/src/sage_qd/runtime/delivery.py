@@ -27,7 +27,7 @@ from collections import deque
 from time import monotonic, sleep
 from typing import Any, Final
 
-from sage_qd.errors import Empty, FencedError
+from sage_qd.errors import Empty, FencedError, LostPacketsError
 from sage_qd.queues.selecting import wait
 from sage_qd.runtime.context import DeliveryLevel
 from sage_qd.runtime.packets import Batch, Packet, StopSignal, is_stop
@@ -108,6 +108,7 @@ class Inbox:
 
         Raises:
             ShutDown: The job was stopped.
+            LostPacketsError: Under ``exactly_once``, a packet of the path did not come before this one.
         """
         lease = self._lease(timeout)
         if lease is None:
@@ -136,8 +137,10 @@ class Inbox:
         if path < 0:
             return batch
         known = self._seen.get(path, 0)
+        if sequence > known:
+            raise LostPacketsError(path=path, wanted=known, found=sequence)
         self._seen[path] = max(known, sequence + len(payloads))
-        if sequence >= known:
+        if sequence == known:
             return batch
         left = known - sequence
         if left >= len(payloads):

@@ -53,7 +53,7 @@ class BaseRouter:
         batch_size: Most packets in one message.
         linger: Seconds that a packet may wait for others.
         overflow: ``block`` waits for room in the queue at the end; ``drop`` loses the batch and counts it.
-        counters: Where the time is counted that is spent waiting for room; nowhere if not given.
+        counters: Where dropped packets and the time spent waiting for room are counted; of its own if not given.
     """
 
     def __init__(
@@ -215,6 +215,7 @@ class BaseRouter:
                 path.queue.put_nowait(message)
         except Full:
             self.dropped += len(path.payloads)
+            self._counters.dropped += len(path.payloads)
         except ShutDown:
             # The receiver ended: it had all this before its sender was restarted. When all have, the job is over.
             path.has_ended = True
