@@ -63,6 +63,8 @@ class Inbox:
         self._seen: dict[int, int] = {}
         self._since = monotonic()
         self._most = 1  # doubles with each time that it settles: a task that is killed again and again still gets on
+        # Held batches keep their places in the queue, and the senders need some, too.
+        self._hold = min([HELD, *(max(queue.maxsize // 2, 1) for queue in queues if queue.maxsize > 0)])
         self._next = 0
 
     def await_predecessor(self) -> None:
@@ -167,7 +169,7 @@ class Inbox:
         """Acknowledge what is held: its outputs are where they belong, and the snapshot knows of the stop signals."""
         while self._held:
             _acknowledge(self._held.popleft())
-            self._most = min(2 * self._most, HELD)
+            self._most = min(2 * self._most, self._hold)
         for lease in self._stops:
             _acknowledge(lease)
         self._stops.clear()
