@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from arena import CONTENDERS, Arena, Measured
-from channels import Channel, End, Shape
+from channels import Channel, End, OneEnded, Shape
 from crew import Crew, CrewError
 from ours import SageRing
 from references import Floor, bare_ring
@@ -39,7 +39,7 @@ class RingMaker(SageRing):
         )
 
 
-class FloorMaker(Channel):
+class FloorMaker(OneEnded):
     """The same with the bare ring: open, size and map a file."""
 
     name = "floor"
@@ -224,7 +224,7 @@ def solo(body: Callable[[Any, int], list[int]], per: float) -> Topology:
 # -- references --------------------------------------------------------------------------------------------------------
 
 
-class PlainCopy(Channel):
+class PlainCopy(OneEnded):
     """No queue at all: two buffers of an item's size, copied with the C library's memcpy."""
 
     name = "memcpy"

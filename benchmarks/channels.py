@@ -14,6 +14,7 @@ import pickle
 import shutil
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -101,9 +102,9 @@ class End:
         return kept
 
 
-class Channel:
+class Channel(ABC):
     """
-    One queue in one direction; the base of every adapter.
+    One queue in one direction; the base of every adapter with a side for each process.
 
     Attributes:
         name: How the table calls it.
@@ -120,13 +121,13 @@ class Channel:
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder, self.shape = folder, shape
 
+    @abstractmethod
     def sender(self, index: int) -> End:
         """Open the writing side in this process."""
-        raise NotImplementedError(f"{self.name} has no sender")
 
+    @abstractmethod
     def receiver(self, index: int) -> End:
         """Open the reading side in this process."""
-        raise NotImplementedError(f"{self.name} has no receiver")
 
     def both(self) -> End:
         """Open both sides in this process, as one end."""
@@ -139,7 +140,7 @@ class Channel:
         end.close = lambda: (close_receiver(), source.close())
         return end
 
-    def remove(self) -> None:
+    def remove(self) -> None:  # noqa: B027  (most leave nothing, and need not say so)
         """Delete, in the parent, what this queue leaves outside its folder."""
 
     @classmethod
@@ -155,6 +156,20 @@ class Channel:
         if cls.distribution is None:
             return f"Python {sys.version.split()[0]}"
         return importlib.metadata.version(cls.distribution)
+
+
+class OneEnded(Channel):
+    """The base of what works in one process only: a row with two of them cannot have it."""
+
+    def sender(self, index: int) -> End:
+        """Refuse: there is no side to open."""
+        raise TypeError(f"{self.name} works in one process only: open it with both()")
+
+    receiver = sender
+
+    @abstractmethod
+    def both(self) -> End:
+        """Open it."""
 
 
 def until(ready: Callable[[], Any], what: str) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, ClassVar
 
-from channels import Channel, End
+from channels import Channel, End, OneEnded
 from topologies import Job, Outcome, Role, Topology, expect, nanoseconds_each, now
 
 MEBIBYTE = 1 << 20
@@ -115,7 +115,7 @@ def coding(make: Callable[[], Any]) -> Topology:
 # -- contenders --------------------------------------------------------------------------------------------------------
 
 
-class Coder(Channel):
+class Coder(OneEnded):
     """A codec of ours, by its name."""
 
     distribution, module = "sage-qd", "sage_qd"
@@ -159,7 +159,7 @@ class RingPickle(Coder):
         return CodingEnd(put=importlib.import_module("sage_qd.codecs.pickled").PLAIN, get=pickle.loads)
 
 
-class PlainPickle(Channel):
+class PlainPickle(OneEnded):
     """``pickle.dumps`` with protocol 5 and ``pickle.loads``."""
 
     name = "pickle"
@@ -168,7 +168,7 @@ class PlainPickle(Channel):
         return PickleEnd(put=pickle.dumps, get=pickle.loads)
 
 
-class PlainMsgspec(Channel):
+class PlainMsgspec(OneEnded):
     """An encoder and a decoder of msgspec, made once."""
 
     distribution, module = "msgspec", "msgspec"
@@ -191,7 +191,7 @@ class PlainJson(PlainMsgspec):
     name, format = "msgspec.json", "json"
 
 
-class PlainCopies(Channel):
+class PlainCopies(OneEnded):
     """No codec: a view of the message and one copy of it, which is the least that bytes of one's own cost."""
 
     name = "one copy"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from channels import Channel, End, Shape
+from channels import Channel, End, OneEnded, Shape
 from ours import SageQueue
 from references import MultiprocessingQueue
 from topologies import Job, Outcome, Role, Topology, expect, now, payloads
@@ -33,7 +33,7 @@ class SageDescriptor(SageQueue):
         return End(put=self.descriptor.put, get=self.descriptor.get, close=opened.close, holds=[opened])
 
 
-class LocalQueue(Channel):
+class LocalQueue(OneEnded):
     """The queue between threads, opened from its descriptor."""
 
     name, distribution, module = "sage-qd local", "sage-qd", "sage_qd"

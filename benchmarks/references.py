@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from channels import FORK, Channel, End, Shape
+from channels import FORK, Channel, End, OneEnded, Shape
 
 sys.path.insert(0, str(Path(__file__).with_name("floor")))
 import floor_build
@@ -90,7 +90,7 @@ class MultiprocessingPipe(Channel):
         self.target.close()
 
 
-class ThreadQueue(Channel):
+class ThreadQueue(OneEnded):
     """``queue.Queue``: threads only, so only in the rows of one process."""
 
     name = "queue.Queue"

@@ -5,7 +5,7 @@ import gc
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -40,13 +40,17 @@ class AsyncMachine(RuleBasedStateMachine):
 
     calls: Bundle[Any] = Bundle("calls")
 
-    def make_descriptor(self, **settings: Any) -> Any:
-        raise NotImplementedError("a subclass says how to make a descriptor")
+    make_descriptor: ClassVar[Callable[..., Any]]
+    """Makes a descriptor of the kind under test; an argument of the subclass."""
+
+    def __init_subclass__(cls, *, make: Callable[..., Any]) -> None:
+        super().__init_subclass__()
+        cls.make_descriptor = make
 
     @initialize(maxsize=st.sampled_from([0, 1, 2]))
     def open(self, maxsize: int) -> None:
         self.runner = asyncio.Runner()
-        self.queue = self.make_descriptor(queue_id=f"async-{uuid.uuid4().hex}", maxsize=maxsize).open()
+        self.queue = type(self).make_descriptor(queue_id=f"async-{uuid.uuid4().hex}", maxsize=maxsize).open()
         self.getting: set[asyncio.Task[Any]] = set()
         self.putting: dict[asyncio.Task[Any], int] = {}
         self.accepted: Counter[int] = Counter()
@@ -161,14 +165,12 @@ class AsyncMachine(RuleBasedStateMachine):
         self.queue.shutdown()
 
 
-class AsyncLocalMachine(AsyncMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return LocalQueueDescriptor(**settings)
+class AsyncLocalMachine(AsyncMachine, make=LocalQueueDescriptor):
+    """A machine of this kind."""
 
 
-class AsyncSageMachine(AsyncMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return SageQueueDescriptor(namespace=NAMESPACE, **settings)
+class AsyncSageMachine(AsyncMachine, make=lambda **settings: SageQueueDescriptor(namespace=NAMESPACE, **settings)):
+    """A machine of this kind."""
 
 
 FEW = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -3,8 +3,8 @@
 import gc
 import uuid
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -53,12 +53,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     leases: Bundle[Any] = Bundle("leases")
 
-    def make_descriptor(self, **settings: Any) -> Any:
-        raise NotImplementedError("a subclass says how to make a descriptor")
+    make_descriptor: ClassVar[Callable[..., Any]]
+    """Makes a descriptor of the kind under test; an argument of the subclass."""
+
+    def __init_subclass__(cls, *, make: Callable[..., Any]) -> None:
+        super().__init_subclass__()
+        cls.make_descriptor = make
 
     @initialize(maxsize=st.sampled_from([0, 1, 3]))
     def open(self, maxsize: int) -> None:
-        self.descriptor = self.make_descriptor(queue_id=f"property-{uuid.uuid4().hex}", maxsize=maxsize)
+        self.descriptor = type(self).make_descriptor(queue_id=f"property-{uuid.uuid4().hex}", maxsize=maxsize)
         self.queue = self.descriptor.open()
         self.other = self.descriptor.attach()
         self.waiting: deque[list[Any]] = deque()
@@ -259,26 +263,29 @@ def in_place(value: Any) -> Any:
     return value
 
 
-class LocalMachine(QueueMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return LocalQueueDescriptor(**settings)
+class LocalMachine(QueueMachine, make=LocalQueueDescriptor):
+    """A machine of this kind."""
 
 
-class SageMachine(QueueMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return SageQueueDescriptor(namespace=NAMESPACE, capacity_bytes=1 << 20, **settings)
+class SageMachine(
+    QueueMachine, make=lambda **settings: SageQueueDescriptor(namespace=NAMESPACE, capacity_bytes=1 << 20, **settings)
+):
+    """A machine of this kind."""
 
 
-class SpillingSageMachine(QueueMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return SageQueueDescriptor(
-            namespace=NAMESPACE, capacity_bytes=1 << 20, spill_threshold=300, checksum=True, **settings
-        )
+class SpillingSageMachine(
+    QueueMachine,
+    make=lambda **settings: SageQueueDescriptor(
+        namespace=NAMESPACE, capacity_bytes=1 << 20, spill_threshold=300, checksum=True, **settings
+    ),
+):
+    """A machine of this kind."""
 
 
-class MessagePackSageMachine(QueueMachine):
-    def make_descriptor(self, **settings: Any) -> Any:
-        return SageQueueDescriptor(namespace=NAMESPACE, codec="msgpack", **settings)
+class MessagePackSageMachine(
+    QueueMachine, make=lambda **settings: SageQueueDescriptor(namespace=NAMESPACE, codec="msgpack", **settings)
+):
+    """A machine of this kind."""
 
 
 FEW = settings(max_examples=60, stateful_step_count=40, deadline=None)

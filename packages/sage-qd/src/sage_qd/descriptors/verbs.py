@@ -1,5 +1,6 @@
 """The verbs of a queue, on its descriptor."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -37,12 +38,12 @@ QUEUE_VERBS: Final = (
 )
 
 
-class QueueVerbs:
+class QueueVerbs(ABC):
     """Open the queue when one of its verbs is first used; from then on the queue's own methods stand here instead."""
 
+    @abstractmethod
     def open(self, create: bool | None = None) -> Queue[Any]:
         """Return the live queue."""
-        raise NotImplementedError("a descriptor says how to open its queue")
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Append one message; see :meth:`Queue.put`."""

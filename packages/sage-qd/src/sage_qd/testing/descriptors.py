@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from typing import Any
 
@@ -25,9 +26,10 @@ from sage_qd.errors import (
 __all__ = ["DescriptorContract"]
 
 
-class DescriptorContract:
+class DescriptorContract(ABC):
     """The contract of :class:`~sage_qd.BaseQueueDescriptor`; subclass it and say how to make a descriptor."""
 
+    @abstractmethod
     def make_descriptor(self, **settings: Any) -> BaseQueueDescriptor:
         """
         Return a descriptor of the kind under test.
@@ -35,7 +37,6 @@ class DescriptorContract:
         Args:
             **settings: ``queue_id`` and ``maxsize``, as the tests need them.
         """
-        raise NotImplementedError("a subclass says how to make a descriptor")
 
     @pytest.fixture
     def descriptor(self) -> BaseQueueDescriptor:

@@ -1,6 +1,7 @@
 """What all tests of a queue kind stand on: how to make a descriptor, and queues opened from one."""
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,10 @@ from sage_qd.queues.base import Capabilities, Queue
 __all__ = ["OpensQueues"]
 
 
-class OpensQueues:
+class OpensQueues(ABC):
     """Opens queues for tests; a subclass says how to make a descriptor."""
 
+    @abstractmethod
     def make_descriptor(self, **settings: Any) -> Any:
         """
         Return a descriptor of the kind under test.
@@ -21,7 +23,6 @@ class OpensQueues:
         Args:
             **settings: ``queue_id``, and ``maxsize`` where a test needs a bound.
         """
-        raise NotImplementedError("a subclass says how to make a descriptor")
 
     @pytest.fixture
     def descriptor(self) -> Iterator[Any]:

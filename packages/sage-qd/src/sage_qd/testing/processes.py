@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -21,9 +22,10 @@ __all__ = ["ProcessContract"]
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
-class ProcessContract:
+class ProcessContract(ABC):
     """The contract of kinds that reach other processes; subclass it and say how to make a descriptor."""
 
+    @abstractmethod
     def make_descriptor(self, **settings: Any) -> Any:
         """
         Return a descriptor of the kind under test.
@@ -31,7 +33,6 @@ class ProcessContract:
         Args:
             **settings: ``queue_id``, and ``maxsize`` where a test needs a bound.
         """
-        raise NotImplementedError("a subclass says how to make a descriptor")
 
     @pytest.fixture
     def requests(self) -> Iterator[Queue[Any]]:
