@@ -141,7 +141,7 @@ class RPCQueueDescriptor(BaseQueueDescriptor):
     def _open_queue(self, create: bool) -> "RPCQueue[Any]":
         check_host(self.host)
         try:
-            from sage_qd.queues.rpc.client import Address
+            from sage_qd.queues.rpc.calls import Address
             from sage_qd.queues.rpc.queue import RPCQueue
 
             keys = self._keys()

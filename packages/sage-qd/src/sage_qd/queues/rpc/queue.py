@@ -12,42 +12,38 @@ How often a message arrives, by name:
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import inf
-from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sage_qd.codecs import get_codec
 from sage_qd.errors import (
-    FencedError,
     Full,
     MessageTooLargeError,
-    NotShareableError,
     OutcomeUnknownError,
     PayloadError,
     ProtocolError,
     QueueClosedError,
     QueueLostError,
     QueueUnavailableError,
-    SageQueueError,
     ShutDown,
 )
 from sage_qd.queues.abilities import RPC
 from sage_qd.queues.base import Capabilities, Descriptor, Lease, QueueFigures
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.rpc import wire
-from sage_qd.queues.rpc.client import Address, Call, Connection, Handle, connection_to, release
+from sage_qd.queues.rpc.calls import Address, Call, Handle, put_request, seconds_until
+from sage_qd.queues.rpc.client import Connection, connection_to, release
+from sage_qd.queues.rpc.lease import RPCLease
+from sage_qd.queues.rpc.pipeline import BATCH_ITEMS, Pipeline
 from sage_qd.queues.travel import reduced
-from sage_qd.queues.waiting import TRY_ONCE, check_batch, deadline_of, remaining
+from sage_qd.queues.waiting import check_batch, deadline_of, remaining
 
-__all__ = ["Pipeline", "RPCLease", "RPCQueue"]
+__all__ = ["RPCQueue"]
 
 T = TypeVar("T")
 
-_BATCH_ITEMS: Final = 1024
 _EACH_ITEM_BYTES: Final = 16
 """What an item takes in a frame beside its bytes, at most."""
 
@@ -183,7 +179,7 @@ class RPCQueue(Follower[T]):
         return done
 
     def _put_batch(self, batch: list[wire.Item], size: int, deadline: float) -> int:
-        return int(self._call(_put_request(batch, deadline), size=max(size, 1)))
+        return int(self._call(put_request(batch, deadline), size=max(size, 1)))
 
     def _encoded(self, item: T, connection: Connection) -> wire.Item:
         """Return a message as it travels."""
@@ -235,7 +231,7 @@ class RPCQueue(Follower[T]):
         """
         if window < 2:
             raise ValueError(f"window must be at least 2, not {window!r}")
-        return self._stream(min(window // 2, _BATCH_ITEMS))
+        return self._stream(min(window // 2, BATCH_ITEMS))
 
     def _stream(self, count: int) -> "Iterator[T]":
         connection = self._here()
@@ -298,7 +294,7 @@ class RPCQueue(Follower[T]):
         """Return leases and items, and the epoch that the leases belong to."""
 
         def request(number: int, handle: int) -> wire.Take:
-            return wire.Take(number, handle, count, most_bytes, _seconds(deadline), linger, auto)
+            return wire.Take(number, handle, count, most_bytes, seconds_until(deadline), linger, auto)
 
         self._here()
         call = Call(self._handle, request, is_repeatable=not auto)
@@ -348,7 +344,7 @@ class RPCQueue(Follower[T]):
     def _wait(self, for_room: bool, deadline: float) -> bool:
         return bool(
             self._call(
-                lambda number, handle: wire.Wait(number, handle, for_room, _seconds(deadline)), is_repeatable=True
+                lambda number, handle: wire.Wait(number, handle, for_room, seconds_until(deadline)), is_repeatable=True
             )
         )
 
@@ -447,151 +443,6 @@ class RPCQueue(Follower[T]):
         return f"<RPCQueue {self._queue_id!r} at {self._address.endpoint}, {self._codec_name}, {state}>"
 
 
-class RPCLease(Generic[T]):
-    """A message of an :class:`RPCQueue` on trial; see :class:`~sage_qd.queues.base.Lease`."""
-
-    def __init__(self, queue: RPCQueue[T], name: int, epoch: int, attempt: int, item: Any) -> None:
-        self._queue = queue
-        self._name = name
-        self._epoch = epoch
-        self._pid = os.getpid()
-        self.attempt = attempt
-        self.settled = False
-        self.value: T = queue._decoded([item])[0]
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether somebody held this message before."""
-        return self.attempt > 0
-
-    def ack(self) -> None:
-        """Take the message out for good; when this returns, the server has done it."""
-        self._settle(is_ack=True)
-
-    def nack(self) -> None:
-        """Give the message back; when this returns, the server has done it."""
-        self._settle(is_ack=False)
-
-    def _settle(self, *, is_ack: bool) -> None:
-        queue = self._queue
-        connection = queue._here()
-        if self.settled:
-            raise ValueError("the lease is settled already")
-        self.settled = True
-        if connection.epoch != self._epoch or self._pid != os.getpid():
-            raise FencedError(pid=self._pid, epoch=self._name)
-
-        def request(number: int, handle: int) -> wire.Settle:
-            # Made when it is sent. Numbers of another session mean other messages there: 0 is nobody's, and fenced.
-            name = self._name if connection.epoch == self._epoch else 0
-            return wire.Settle(number, handle, *(([name], []) if is_ack else ([], [name])))
-
-        queue._call(request)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.settled:
-            (self.ack if kind is None else self.nack)()
-
-    def __del__(self) -> None:
-        if not getattr(self, "settled", True) and self._pid == os.getpid() and not self._queue.closed:
-            self._queue._connection.settle_from_finalizer(self._queue._handle, self._epoch, self._name)
-
-    def __reduce__(self) -> Any:
-        raise NotShareableError(what="a lease", instead="send a copy of its value")
-
-
-class Pipeline(Generic[T]):
-    """
-    Puts under way; see :meth:`RPCQueue.pipeline`. For one thread.
-
-    Attributes:
-        acknowledged: Messages that the server has said to be in the queue: always the first ones.
-    """
-
-    def __init__(self, queue: RPCQueue[T], window: int) -> None:
-        if isinstance(window, bool) or not isinstance(window, int):
-            raise TypeError(f"window must be an integer, not {window!r}")
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
-        self.acknowledged = 0
-        self._queue = queue
-        self._connection = queue._here()
-        self._window = window
-        self._batch_items = min(max(window // 4, 1), _BATCH_ITEMS)
-        self._batch: list[wire.Item] = []
-        self._size = 0
-        self._under_way = 0
-        self._calls: deque[tuple[Call, int]] = deque()
-
-    def put(self, item: T) -> None:
-        """
-        Append a message to those under way, waiting when there are as many as may be.
-
-        Raises:
-            ShutDown: An earlier message met the shutdown; ``acknowledged`` says how many are in.
-            SageQueueError: Whatever else an earlier message met.
-        """
-        encoded: wire.Item = cast(bytes, item) if type(item) is bytes else self._queue._encoded(item, self._connection)
-        size = wire.size_of(encoded)
-        if size > wire.BATCH_BYTES:
-            self._queue._encoded(item, self._connection)
-        self._batch.append(encoded)
-        self._size += size
-        if len(self._batch) >= self._batch_items or self._size >= wire.BATCH_BYTES:
-            self._send()
-
-    def flush(self) -> None:
-        """Wait until every message is in the queue; raises as :meth:`put` does."""
-        self._send()
-        while self._calls:
-            self._await_first()
-
-    def _send(self) -> None:
-        if not self._batch:
-            return
-        while self._calls and self._under_way + len(self._batch) > self._window:
-            self._await_first()
-        self._queue._here()
-        call = Call(self._queue._handle, _put_request(self._batch, inf), size=max(self._size, 1))
-        self._calls.append((call, len(self._batch)))
-        self._under_way += len(self._batch)
-        self._batch, self._size = [], 0
-        self._connection.submit(call)
-
-    def _await_first(self) -> None:
-        call, count = self._calls.popleft()
-        try:
-            put = call.wait()
-        except SageQueueError:
-            self._calls.clear()
-            raise
-        except BaseException:
-            self._calls.appendleft((call, count))
-            raise
-        self._under_way -= count
-        self.acknowledged += put
-        if put < count:
-            self._calls.clear()
-            raise ShutDown(f"the queue was shut down after {self.acknowledged:,} messages")
-
-
-def _put_request(batch: list[wire.Item], deadline: float) -> Callable[[int, int], wire.Put]:
-    return lambda number, handle: wire.Put(number, handle, batch, _seconds(deadline))
-
-
-def _seconds(deadline: float) -> float | None:
-    """What is left until a deadline, as the wire has it."""
-    if deadline == TRY_ONCE:
-        return wire.TRY
-    left = remaining(deadline)
-    return left if left is None or left > 0 else wire.TRY
-
-
 def _batches(items: Iterable[wire.Item]) -> Sequence[tuple[list[wire.Item], int]]:
     """Cut items into batches that fit a frame well. All are made before the first is used."""
     batches: list[tuple[list[wire.Item], int]] = []
@@ -599,7 +450,7 @@ def _batches(items: Iterable[wire.Item]) -> Sequence[tuple[list[wire.Item], int]
     size = 0
     for item in items:
         item_size = wire.size_of(item) + _EACH_ITEM_BYTES
-        if batch and (len(batch) >= _BATCH_ITEMS or size + item_size > wire.BATCH_BYTES):
+        if batch and (len(batch) >= BATCH_ITEMS or size + item_size > wire.BATCH_BYTES):
             batches.append((batch, size))
             batch, size = [], 0
         batch.append(item)
