@@ -33,7 +33,9 @@ from sage_qd.errors import (
     QueueNotFoundError,
     QueueUnavailableError,
 )
-from sage_qd.queues.ray_queue import HomeRayQueue, RayQueue, RemoteRayQueue
+from sage_qd.queues.ray_home import HomeRayQueue
+from sage_qd.queues.ray_queue import RayQueue
+from sage_qd.queues.ray_remote import RemoteRayQueue
 from sage_qd.queues.ray_store import RING_NAMESPACE, Answer, Facts, RayStore, host_facts
 from sage_qd.queues.sage_ring import SageQueue
 
