@@ -1,5 +1,6 @@
 """Whole jobs, in threads and in processes: the same program text, the same results, and nothing left."""
 
+import copy
 import itertools
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, LostPacketsError,
 from sage_qd.ring import list_segments
 from sage_qd.runtime import (
     BaseFunction,
+    BaseTask,
+    Connection,
     Environment,
     FileSource,
     JobState,
@@ -25,7 +28,7 @@ from sage_qd.runtime import (
     RuntimeContext,
     StopSignal,
 )
-from sage_qd.runtime.operators import MapOperator
+from sage_qd.runtime.operators import MapOperator, ReduceOperator
 from sage_qd.runtime.task import LocalTask
 from sage_qd.testing import wait_for
 
@@ -441,6 +444,19 @@ def test_packets_that_somebody_else_took_are_missed_under_exactly_once() -> None
         dispatcher.wait(timeout=PATIENCE)
 
 
+def test_a_forked_child_that_ends_leaves_its_parents_job_alone() -> None:
+    program = (
+        "import os\nfrom sage_qd.runtime import ProcessEnvironment\nenv = ProcessEnvironment('parents')\n"
+        "items = env.from_collection(range(200_000)).map(lambda each: each).collect()\ndispatcher = env.submit()\n"
+        "child = os.fork()\nif child == 0:\n    raise SystemExit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dispatcher.wait(), len(items.items))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+
+    assert (done.stdout, done.returncode) == ("7 True 200000\n", 0), done.stderr
+
+
 # -- Services ---------------------------------------------------------------------------------------------------------
 
 
@@ -603,6 +619,43 @@ def test_a_task_without_descriptor_makes_one() -> None:
     task.input_queue_descriptor.close()
 
 
+class Kept:
+    """Snapshots in memory."""
+
+    state: Any = None
+
+    def write(self, state: Any) -> None:
+        self.state = copy.deepcopy(state)
+
+    def read(self) -> Any:
+        return self.state
+
+
+def test_what_was_left_at_the_end_is_sent_once_though_the_task_starts_again() -> None:
+    target = LocalQueueDescriptor("target-of-sums", maxsize=10)
+    snapshots = Kept()
+
+    def run_once(*messages: Any) -> list[Any]:
+        ctx = RuntimeContext(
+            name="sums", job="job", stop_signal_num=1, input_indices=[0], delivery="exactly_once", snapshots=snapshots
+        )
+        task = BaseTask(ctx, lambda: ReduceOperator(lambda total, x: total + x, at_end=True))
+        task.add_connection(Connection(0, 0, "target", None, 0, target_queue_descriptor=target))
+        for message in messages:
+            task.get_input_buffer().put(message)
+        task.run()
+        assert task.get_input_buffer().stats().is_shutdown, "a sender that starts again must not wait for room here"
+        task.get_input_buffer().close()
+        return target.get_many(10, timeout=0)
+
+    first = run_once((0, 0, [1, 2], ["a", "a"]), StopSignal(0, "test"))
+    again = run_once()
+    target.close()
+
+    assert first == [(0, 0, [("a", 3)], ["a"]), StopSignal(0, "sums")]
+    assert again == [StopSignal(0, "sums")]
+
+
 class Counting:
     """Snapshots that count how often they are written."""
 
@@ -616,7 +669,8 @@ class Counting:
         return None
 
 
-def test_a_task_that_waits_writes_nothing_and_sleeps() -> None:
+def test_a_task_that_waits_writes_nothing_and_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_qd.runtime.task.IDLE_SECONDS", 0.005)  # so that it wakes up often in a short time
     snapshots = Counting()
     ctx = RuntimeContext(
         name="waits", job="job", stop_signal_num=1, input_indices=[0], delivery="exactly_once", snapshots=snapshots

@@ -1,5 +1,6 @@
 """Tasks that are killed, and drivers that are: what is lost, what comes twice, what is left."""
 
+import itertools
 import os
 import random
 import signal
@@ -135,10 +136,11 @@ def test_without_restarts_a_kill_ends_the_job() -> None:
 
 
 def test_a_killed_supervisor_takes_the_tasks_along_and_is_told() -> None:
-    env, _ = job("at_least_once")
+    env = ProcessEnvironment("job", delivery="at_least_once")
+    env.from_source(itertools.count).map(lambda x: x, parallelism=2).sink(lambda x: None)
     dispatcher = env.submit()
     supervisor = psutil.Process(dispatcher.supervisor_pid)
-    wait_for(lambda: len(supervisor.children()) == 7, "all tasks run")
+    wait_for(lambda: len(supervisor.children()) == 4, "all tasks run")
     tasks = supervisor.children()
 
     supervisor.kill()

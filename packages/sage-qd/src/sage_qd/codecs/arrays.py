@@ -1,7 +1,7 @@
 """
 A numpy array as one record: its type and shape in front of its memory, and no pickle.
 
-Pickling an array of a megabyte takes a quarter of the time of copying it, and most messages that are large are one
+Pickling an array of a megabyte takes a quarter of the time of the whole put, and most messages that are large are one
 array. One that is exactly a ``numpy.ndarray``, in C order, of plain numbers in the machine's byte order, is therefore a
 record of its own (tag 130), in little-endian order::
 

@@ -1,5 +1,6 @@
 """Descriptor of the queue for a Ray cluster."""
 
+import importlib
 from contextlib import nullcontext
 from functools import partial
 from types import ModuleType
@@ -15,7 +16,7 @@ from sage_qd.queues.base import Capabilities
 if TYPE_CHECKING:
     from sage_qd.queues.ray_queue import RayQueue
 
-__all__ = ["RayQueueDescriptor", "clean_ray"]
+__all__ = ["RayQueueDescriptor", "behind_ray", "clean_ray"]
 
 DEFAULT_NAMESPACE: Final = "sage-qd"
 _LARGEST_MAXSIZE: Final = 2**31 - 1
@@ -157,12 +158,25 @@ def clean_ray(
     return cleaned
 
 
-def _ray_actor() -> ModuleType:
-    """The one module that needs Ray."""
+def behind_ray(module: str, what: str) -> ModuleType:
+    """
+    Import a module that needs Ray.
+
+    Args:
+        module: Its whole name.
+        what: What cannot be used without it.
+
+    Raises:
+        BackendUnavailableError: Ray is not installed, or the compiled ring is not.
+    """
     try:
-        from sage_qd.queues import ray_actor
+        return importlib.import_module(module)
     except ImportError as error:
         raise BackendUnavailableError(
-            backend="ray_queue", missing=f"Ray and the compiled ring ({error})", install="pip install 'sage-qd[ray]'"
+            backend=what, missing=f"Ray and the compiled ring ({error})", install="pip install 'sage-qd[ray]'"
         ) from error
-    return ray_actor
+
+
+def _ray_actor() -> ModuleType:
+    """The module of the queues that needs Ray."""
+    return behind_ray("sage_qd.queues.ray_actor", "ray_queue")

@@ -15,13 +15,12 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from time import monotonic
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.pool import QueueDescriptorPool
+from sage_qd.descriptors.ray import behind_ray
 from sage_qd.errors import (
-    BackendUnavailableError,
     Empty,
     GraphError,
     QueueClosedError,
@@ -95,6 +94,7 @@ class Dispatcher:
         env: Where and how to run it.
 
     Attributes:
+        owner_pid: The process that made it, and stops it when it ends.
         queue_descriptors: All queues of the job by name: ``input_<node>`` for each node,
             ``<source>_to_<target>_<b>_<p>`` for each path, ``service_request_<name>`` and ``service_response_<node>``.
         tasks: By the name of their node.
@@ -105,6 +105,7 @@ class Dispatcher:
         self.env = env
         self.name = env.name
         self.state = JobState.CREATED
+        self.owner_pid = os.getpid()
         self.queue_descriptors: dict[str, BaseQueueDescriptor] = {}
         self.queue_creation_strategy = env.strategy(env.job)
         self.tasks: dict[str, BaseTask] = {}
@@ -520,25 +521,20 @@ def _path_name(source: GraphNode, target: GraphNode, path: int) -> str:
     raise GraphError(node=target.name, reason=f"it has no path from {source.name!r}")
 
 
-def ray_task() -> ModuleType:
+def ray_task() -> Any:
     """The module of the runtime that needs Ray."""
-    try:
-        from sage_qd.runtime import ray_task as found
-    except ImportError as error:
-        raise BackendUnavailableError(
-            backend="RemoteEnvironment", missing=f"Ray ({error})", install="pip install 'sage-qd[ray]'"
-        ) from error
-    return found
+    return behind_ray("sage_qd.runtime.ray_task", "RemoteEnvironment")
 
 
 def _stop_what_runs() -> None:
-    """Stop the jobs that the program left running when it ended."""
+    """Stop the jobs that the program left running when it ended; a forked child that ends leaves its parent's alone."""
     for dispatcher in list(_running):
-        dispatcher.stop()
+        if dispatcher.owner_pid == os.getpid():
+            dispatcher.stop()
 
 
 def _snapshot_place() -> str | None:
-    """A folder in memory, where a snapshot takes a tenth of the time; unless the user names a place for such files."""
+    """A folder in memory, which takes a fraction of the time; unless the user names a place for such files."""
     is_free = "TMPDIR" not in os.environ and os.access(MEMORY_FOLDER, os.W_OK)
     return MEMORY_FOLDER if is_free else None
 

@@ -3,7 +3,8 @@ Operators: what a task does with a batch.
 
 An operator is given payloads and keys of one batch and returns those that go on. A function of the user that raises
 ends the batch with :class:`OperatorError`, which says how far it came, so that the task can try the packet again, skip
-it, or give up. Functions are plain callables, or objects of :class:`BaseFunction` where they need the context.
+it, or give up. Each operator spells its loop out: one that they share would call a function more for each packet.
+Functions are plain callables, or objects of :class:`BaseFunction` where they need the context.
 """
 
 from abc import ABC, abstractmethod

@@ -26,7 +26,7 @@ BLOCKED_SECONDS: Final = 1.0
 BLOCKED_NS: Final = 1_000_000
 """A put that took no longer did not wait for room."""
 HASHES_KEPT: Final = 16_384
-"""A router remembers the hashes of so many keys: working one out costs five times as much as finding it."""
+"""A router remembers the hashes of so many keys: working one out costs several times as much as finding it."""
 
 
 class _Path:
