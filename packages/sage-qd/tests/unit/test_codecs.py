@@ -4,6 +4,7 @@ import datetime
 import pickle
 import threading
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from sage_qd.codecs.base import (
     RAW_TAG,
     RAW_VIEW_TAG,
 )
+from sage_qd.codecs.pickled import PLAIN, plain_pickles
 from sage_qd.errors import UntrustedPayloadError
 from sage_qd.ring import WRITABLE
 
@@ -300,6 +302,31 @@ def test_only_messages_with_buffers_come_in_parts() -> None:
         PICKLE_TAG,
         PICKLE_BUFFERS_TAG,
     ]
+
+
+def test_many_plain_pickles_are_those_of_one_at_a_time() -> None:
+    shared = ["again"]
+    messages: list[Any] = [1, "text", ("job", 17, {"a": 1.5}), shared, [shared, shared], None, b"raw", Fraction(1, 3)]
+
+    assert plain_pickles(messages) == [PLAIN(message) for message in messages]
+    assert plain_pickles(iter(())) == []
+
+
+@pytest.mark.parametrize("message", [numpy.arange(3), "x" * (1 << 20), lambda: None], ids=["array", "large", "lambda"])
+def test_many_pickles_that_are_not_plain_are_left_to_the_codec(message: Any) -> None:
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        plain_pickles([1, message])
+
+
+@pytest.mark.parametrize("name", ["pickle", "msgpack", "json"])
+def test_the_plain_way_of_a_codec_is_its_own(name: str) -> None:
+    codec, message = get_codec(name), {"a": [1, "two", None]}
+    assert codec.plain is not None
+
+    assert codec.encode(message) == (codec.plain.tag, (codec.plain.encode(message),))
+    assert codec.plain.decode(codec.plain.encode(message)) == message
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        codec.plain.encode([lambda: None])
 
 
 class Moody:

@@ -203,3 +203,57 @@ def test_get_many_drains_a_ring_that_is_shut_down_and_then_raises(ring: Ring) ->
     assert ring.get_many(10) == numbered(3)
     with pytest.raises(errors.ShutDown):
         ring.get_many(10)
+
+
+# -- payloads ---------------------------------------------------------------------------------------------------------
+
+
+def test_payloads_go_in_and_come_out_with_their_tags_and_meet_no_codec(ring: Ring) -> None:
+    ring.set_codec(None, lambda tag, payload: (tag, payload))
+    payloads, tags = [b"a", b"b" * 40_000, b"", b"d" * 300_000, b"e"], bytes([0, 1, 7, 129, 0])
+
+    assert ring.put_payloads(payloads, tags, 0) == 5
+    taken: list[bytes] = []
+    marks = b""
+    while len(taken) < 5:
+        some, theirs = ring.get_payloads(2)
+        taken += some
+        marks += theirs
+
+    assert (taken, marks) == (payloads, tags)
+    assert [type(each) for each in taken] == [bytes, bytes, bytes, bytearray, bytes]
+
+
+def test_payloads_without_tags_are_plain_bytes(ring: Ring) -> None:
+    ring.put_payloads(numbered(1000))
+
+    assert ring.get() == b"0"
+    assert ring.get_payloads(5) == (numbered(6)[1:], bytes(5))
+
+
+def test_payloads_are_a_prefix_when_there_is_no_room(new_ring: NewRing) -> None:
+    ring = new_ring(max_items=3)
+
+    assert ring.put_payloads(numbered(5), b"\1" * 5, 0) == 3
+    with pytest.raises(errors.Full):
+        ring.put_payloads([b"x"], None, 0)
+    assert ring.get_payloads(9) == (numbered(3), b"\1" * 3)
+    with pytest.raises(errors.Empty):
+        ring.get_payloads(9)
+    ring.shutdown()
+    with pytest.raises(errors.ShutDown):
+        ring.get_payloads(9)
+
+
+def test_payloads_keep_to_their_bytes(ring: Ring) -> None:
+    ring.put_payloads([b"x" * 10] * 5)
+
+    assert [len(ring.get_payloads(9, most)[0]) for most in (1, 25, 0)] == [1, 2, 2]
+
+
+def test_payloads_that_are_none_put_nothing(ring: Ring) -> None:
+    with pytest.raises(TypeError, match="must be bytes, not str"):
+        ring.put_payloads([b"a", "b"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="2 payloads have 1 tags"):
+        ring.put_payloads([b"a", b"b"], b"\1")
+    assert ring.empty()

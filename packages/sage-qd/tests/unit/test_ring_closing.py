@@ -135,6 +135,24 @@ def test_closing_ends_the_calls_that_wait_in_other_threads(
             answer()
 
 
+@pytest.mark.parametrize("settings", [{}, {"single_consumer": True}], ids=["shared", "single"])
+def test_what_a_call_leases_from_a_handle_that_is_being_closed_goes_to_others(
+    new_ring: NewRing, attached: NewRing, in_thread: Callable, eventually: Callable, settings: dict
+) -> None:
+    ring = new_ring(**settings)
+    other = attached()
+    answer = in_thread(ring.lease)
+    eventually(lambda: other.stats().get_waiters)
+
+    ring.close()
+    other.put(b"x")  # wakes it in the middle of its slice
+
+    with pytest.raises(errors.QueueClosedError):
+        answer()
+    assert other.get(timeout=30) == b"x"
+    assert other.stats().leased == 0
+
+
 def test_closing_one_handle_does_not_end_the_waits_of_another(
     ring: Ring, attached: NewRing, in_thread: Callable, eventually: Callable
 ) -> None:
@@ -301,7 +319,7 @@ def test_a_thousand_rings_leave_no_descriptor_behind(namespace: str) -> None:
         with rings.create("ring", namespace=namespace, capacity_bytes=4096) as ring:
             ring.put(b"x")
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer when something of earlier tests was collected
 
 
 def test_a_descriptor_that_somebody_else_closed_and_reused_is_left_alone(ring: Ring, tmp_path: Path) -> None:

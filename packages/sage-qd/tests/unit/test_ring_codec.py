@@ -220,3 +220,54 @@ def test_without_a_decoder_the_payload_is_handed_out_as_it_is(ring: Ring) -> Non
     ring.put_vectored([b"y"], tag=200)
 
     assert [ring.get(), ring.get()] == [b"x", bytearray(b"y")]
+
+
+# -- The plain way ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_plain_is_asked_first_again_after_a_message_that_was_not(ring: Ring) -> None:
+    """The one after a message in parts goes to the encoder at once, which says that it is plain again."""
+    asked: list[object] = []
+
+    def plain(item: object) -> bytes:
+        asked.append(item)
+        if item == "parts":
+            raise TypeError
+        return repr(item).encode()
+
+    def full(item: object) -> tuple[int, list[bytes]]:
+        return (9, [b"p", b"q"]) if item == "parts" else (5, [plain(item)])
+
+    ring.set_codec(full, lambda tag, payload: (tag, bytes(payload)), plain_encoder=plain, plain_tag=5)
+    ring.put_many([1, "parts", "parts", 2, 3])
+
+    assert asked == [1, "parts", 2, 3]
+    assert ring.get_many(9) == [(5, b"1"), (9, b"pq"), (9, b"pq"), (5, b"2"), (5, b"3")]
+
+
+def test_a_message_that_nobody_can_encode_leaves_the_plain_way_open(ring: Ring) -> None:
+    asked: list[object] = []
+
+    def plain(item: object) -> bytes:
+        asked.append(item)
+        return bytes([int(item)])  # type: ignore[call-overload]
+
+    def full(item: object) -> tuple[int, list[bytes]]:
+        raise TypeError(f"{item!r} is none of mine")
+
+    ring.set_codec(full, None, plain_encoder=plain, plain_tag=2)
+    with pytest.raises(TypeError, match="none of mine"):
+        ring.put([])
+    ring.put(7)
+
+    assert asked == [[], 7]
+    with ring.lease() as lease:
+        assert (lease.tag, bytes(lease.data)) == (2, b"\7")
+
+
+def test_the_plain_decoder_gets_what_has_the_plain_tag(ring: Ring) -> None:
+    ring.set_codec(lambda item: (9, [item]), lambda tag, payload: "full", plain_decoder=lambda _: "plain", plain_tag=4)
+    for tag in (4, 9, 1):
+        ring.put_vectored((b"x",), tag)
+
+    assert [ring.get() for _ in range(3)] == ["plain", "full", "full"]

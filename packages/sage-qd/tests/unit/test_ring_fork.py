@@ -195,12 +195,12 @@ def test_closed_handles_stay_closed_in_the_child(ring: Ring) -> None:
 
 
 def test_many_forks_leave_no_descriptor_behind(ring: Ring) -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
 
     for _ in range(20):
         assert in_child(lambda: ring.put(b"x")) == 0
 
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # the collector may close files of earlier tests
 
 
 def test_fork_while_other_threads_are_in_the_middle(namespace: str, start: Callable) -> None:

@@ -1,6 +1,7 @@
 """Leases within one process: who holds what, in which order it comes back, and what a view shows."""
 
 import gc
+import os
 from collections.abc import Callable
 
 import pytest
@@ -204,6 +205,120 @@ def test_clear_leaves_leased_items_to_their_holders(filled: Ring) -> None:
     lease.nack()
 
     assert filled.get_many(9) == [b"a"]
+
+
+# -- Many at a time ---------------------------------------------------------------------------------------------------
+
+
+def test_many_are_leased_in_order_and_settled_together(filled: Ring) -> None:
+    leases = filled.lease_many(3)
+
+    assert (leases.items, leases.attempts, len(leases), leases.nbytes) == ([b"a", b"b", b"c"], [], 3, 3)
+    assert (filled.qsize(), filled.stats().leased, filled.peek()) == (2, 3, b"d")
+    leases.settle()
+    assert (filled.stats().leased, filled.stats().gets, filled.get_many(9)) == (0, 3, [b"d", b"e"])
+
+
+def test_of_many_the_first_are_acked_and_the_others_come_back_before_everything_younger(filled: Ring) -> None:
+    filled.lease_many(4).settle(2)
+
+    again = filled.lease_many(9)
+    assert (again.items, again.attempts) == ([b"c", b"d", b"e"], [1, 1, 0])
+    again.settle()
+    assert (filled.stats().gets, filled.stats().redeliveries, filled.stats().depth_bytes) == (5, 2, 0)
+
+
+def test_many_that_are_dropped_come_back(filled: Ring) -> None:
+    leases = filled.lease_many(2)
+
+    del leases
+    gc.collect()
+
+    assert (filled.stats().leased, filled.get_many(9)) == (0, [b"a", b"b", b"c", b"d", b"e"])
+
+
+def test_many_are_settled_once(filled: Ring) -> None:
+    leases = filled.lease_many(2)
+    leases.settle(1)
+
+    with pytest.raises(ValueError, match="settled already"):
+        leases.settle()
+    assert filled.get() == b"b"
+
+
+def test_many_pass_over_what_others_hold(filled: Ring) -> None:
+    with filled.lease() as first:
+        leases = filled.lease_many(9)
+        assert (first.value, leases.items) == (b"a", [b"b", b"c", b"d", b"e"])
+        leases.settle(0)
+
+    assert filled.get_many(9) == [b"b", b"c", b"d", b"e"]
+
+
+def test_many_end_before_too_many_bytes_and_after_256(new_ring: NewRing) -> None:
+    ring = new_ring()
+    ring.put_many([b"x" * 10] * 300)
+
+    assert [len(ring.lease_many(1000, most)) for most in (9, 10, 29, None)] == [0, 1, 2, 256]
+
+
+def test_many_leave_what_lies_in_a_file_to_lease(new_ring: NewRing) -> None:
+    ring = new_ring(spill_threshold=64)
+    ring.put_many([b"small", b"x" * 1000, b"after"])
+
+    assert ring.lease_many(9).items == [b"small"]
+    with ring.lease(), ring.lease() as spilled:
+        assert (len(ring.lease_many(9)), spilled.value) == (1, b"x" * 1000)
+
+
+def test_many_keep_the_tags_of_what_a_codec_made(ring: Ring) -> None:
+    ring.put_vectored((b"one", b"two"), 7)
+    ring.put(b"plain")
+
+    assert ring.lease_many(9).items == [(7, b"onetwo"), b"plain"]
+
+
+def test_there_may_be_none_to_lease(ring: Ring) -> None:
+    nothing = ring.lease_many(9)
+
+    assert (len(nothing), nothing.items, nothing.attempts) == (0, [], [])
+    nothing.settle()
+    ring.shutdown()
+    assert len(ring.lease_many(9)) == 0
+    ring.close()
+    with pytest.raises(errors.QueueClosedError):
+        ring.lease_many(9)
+
+
+def test_settling_many_wakes_whoever_waits_for_room(
+    new_ring: NewRing, attached: NewRing, in_thread: Callable, eventually: Callable
+) -> None:
+    ring = new_ring(max_items=2)
+    ring.put_many([b"a", b"b"])
+    leases = ring.lease_many(2)
+    other = attached()
+    answer = in_thread(lambda: other.put_many([b"c", b"d"]))
+    eventually(lambda: ring.stats().put_waiters)
+
+    leases.settle()
+
+    answer()
+    assert ring.get_many(9) == [b"c", b"d"]
+
+
+def test_a_child_of_a_fork_cannot_settle_the_many_of_its_parent(filled: Ring) -> None:
+    leases = filled.lease_many(2)
+    child = os.fork()
+    if not child:
+        try:
+            leases.settle()
+        except (errors.FencedError, errors.RoleClaimedError):
+            os._exit(7)
+        os._exit(1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    leases.settle()
+    assert filled.get_many(9) == [b"c", b"d", b"e"]
 
 
 # -- Views ------------------------------------------------------------------------------------------------------------

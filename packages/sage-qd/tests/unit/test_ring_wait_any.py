@@ -153,3 +153,19 @@ with attach(sys.argv[2], namespace=sys.argv[1]) as ring:
     assert all(items == [b"%d" % number for number in range(1000)] for items in taken.values())
     for producer in producers:
         producer.finish()
+
+
+@pytest.mark.parametrize("single_consumer", [False, True])
+def test_items_that_others_hold_or_took_are_nothing_to_wait_for(new_ring: NewRing, single_consumer: bool) -> None:
+    ring = new_ring(single_consumer=single_consumer)
+    ring.put(b"kept")
+    ring.put(b"dropped")
+    lease = ring.lease()
+    assert ring.clear() == 1
+    lease.nack()  # from here on, whoever looks begins before both
+    lease = ring.lease()
+
+    assert not ring.wait_message(timeout=0)
+    assert wait([ring], timeout=0.01) == []
+    lease.nack()
+    assert ring.wait_message(timeout=0)

@@ -66,14 +66,14 @@ def test_attach_wants_exactly_one_place(arguments: dict[str, Any]) -> None:
 
 def test_create_says_that_the_name_is_taken_and_leaves_the_other_alone(ring: Ring, namespace: str) -> None:
     ring.put(b"x")
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
 
     with pytest.raises(errors.QueueExistsError) as caught:
         create("ring", namespace=namespace)
 
     assert caught.value.name == "ring"
     assert (ring.get(), Path(ring.path or "").exists()) == (b"x", True)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # the collector may close files of earlier tests
 
 
 @pytest.mark.parametrize("where", ["name", "namespace", "path"])

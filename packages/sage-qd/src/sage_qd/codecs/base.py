@@ -21,8 +21,8 @@ tag    codec    bytes of the record
 """
 
 import pickle
-from collections.abc import Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sage_qd.errors import UntrustedPayloadError
 
@@ -37,6 +37,7 @@ __all__ = [
     "Codec",
     "Encoded",
     "Payload",
+    "Plain",
     "refuse_tag",
 ]
 
@@ -64,6 +65,21 @@ _TAG_OWNERS: Final = {
 }
 
 
+class Plain(NamedTuple):
+    """
+    What a ring calls in place of a codec for most messages: functions of a library, without a call into Python.
+
+    Attributes:
+        encode: Returns the one part of a message; a TypeError sends the message to the codec.
+        decode: Its opposite.
+        tag: Of such records, below 128.
+    """
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[Any], Any]
+    tag: int
+
+
 class Codec(Protocol):
     """
     Turns messages into records and back.
@@ -83,6 +99,10 @@ class Codec(Protocol):
     @property
     def runs_code(self) -> bool:
         """Whether decoding hostile bytes can run code of the writer's choice; such a codec needs a trusted writer."""
+
+    @property
+    def plain(self) -> Plain | None:
+        """The way around it that a ring may take."""
 
     def encode(self, message: Any) -> Encoded:
         """

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from sage_qd.codecs.base import JSON_TAG, MSGPACK_TAG, RAW_TAG, Encoded, Payload, refuse_tag
+from sage_qd.codecs.base import JSON_TAG, MSGPACK_TAG, RAW_TAG, Encoded, Payload, Plain, refuse_tag
 
 __all__ = ["JsonCodec", "MsgpackCodec"]
 
@@ -26,6 +26,7 @@ class _PackedCodec:
     def __init__(self, encode: Callable[[Any], bytes], decode: Callable[[Payload], Any]) -> None:
         self._encode: Final = encode
         self._decode: Final = decode
+        self.plain: Final = Plain(encode, decode, self.tag)
 
     def encode(self, message: object) -> Encoded:
         """Return the message in one part; ``TypeError`` for a type that is no plain data."""

@@ -22,7 +22,7 @@ collects the next one at once, until one comes without.
 
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -34,10 +34,11 @@ from sage_qd.codecs.base import (
     RAW_TAG,
     Encoded,
     Payload,
+    Plain,
     refuse_tag,
 )
 
-__all__ = ["BUFFER_ALIGNMENT", "PLAIN", "PickleCodec"]
+__all__ = ["BUFFER_ALIGNMENT", "PLAIN", "PickleCodec", "plain_pickles"]
 
 BUFFER_ALIGNMENT: Final = 64
 _PROTOCOL: Final = 5
@@ -51,6 +52,34 @@ PLAIN: Final[Callable[[Any], bytes]] = partial(pickle.dumps, protocol=_PROTOCOL,
 """Pickle a message without buffers; TypeError for one that has some, or cannot be pickled."""
 
 
+class _Written:
+    """Takes the place of a file."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+
+def plain_pickles(messages: Iterable[Any]) -> list[bytes]:
+    """
+    Return what ``PLAIN`` makes of each message; one pickler for all of them takes a third of the time.
+
+    Raises:
+        TypeError: One has buffers, cannot be pickled, or is so large that it comes in several pieces.
+    """
+    pickles: list[bytes] = []
+    pickler = pickle.Pickler(cast(Any, _Written(pickles.append)), _PROTOCOL, buffer_callback=cast(Any, iter))
+    dump, forget = pickler.dump, pickler.clear_memo
+    count = 0
+    for count, message in enumerate(messages, 1):  # noqa: B007  (compared below)
+        dump(message)
+        forget()
+    if len(pickles) != count:
+        raise TypeError("one of the messages is too large for this")
+    return pickles
+
+
 class PickleCodec:
     """
     Carries whatever pickle carries; writable buffers arrive writable when taken, read-only when leased.
@@ -62,6 +91,7 @@ class PickleCodec:
     name: Final = "pickle"
     number: Final = 1
     runs_code: Final = True
+    plain: Final = Plain(PLAIN, pickle.loads, PICKLE_TAG)
 
     def encode(self, message: Any) -> Encoded:
         """Pickle a message; errors of the message's own methods pass through."""

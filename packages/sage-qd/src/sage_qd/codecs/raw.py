@@ -13,6 +13,7 @@ class RawCodec:
     name: Final = "raw"
     number: Final = 0
     runs_code: Final = False
+    plain: Final = None
 
     def encode(self, message: object) -> Encoded:
         """Return the bytes of a buffer; ``TypeError`` for what is none, ``BufferError`` where they are not in a row."""

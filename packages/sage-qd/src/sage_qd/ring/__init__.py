@@ -4,7 +4,7 @@ Bytes between threads and processes of one host, through a mapped segment. Knows
 Use `sage_qd`'s queues unless bytes are all you need.
 """
 
-from sage_qd.ring._ring import LAYOUT_VERSION, WRITABLE, Lease, Ring
+from sage_qd.ring._ring import LAYOUT_VERSION, WRITABLE, Lease, Leases, Ring
 from sage_qd.ring.places import directory
 from sage_qd.ring.segment import (
     SegmentInfo,
@@ -21,6 +21,7 @@ __all__ = [
     "LAYOUT_VERSION",
     "WRITABLE",
     "Lease",
+    "Leases",
     "Ring",
     "RingStats",
     "SegmentInfo",

@@ -113,18 +113,21 @@ cdef extern from "ring.h" nogil:
     bint sq_intact(const sq_ring *ring, const sq_record *record, const void *copy)
     int sq_get_once(sq_ring *ring, void *buffer, size_t size, sq_record *record, bint wait, bint take)
     int sq_get_wait(sq_ring *ring, void *buffer, size_t size, sq_record *record, uint64_t deadline_ns)
-    bint sq_reap(sq_ring *ring, bint wait)
+    int sq_reap(sq_ring *ring, bint wait)
 
     int sq_lease(sq_ring *ring, bint wait, sq_record *record)
     int sq_lease_wait(sq_ring *ring, sq_record *record, uint64_t deadline_ns)
+    int sq_lease_many(sq_ring *ring, sq_record *records, uint32_t room, uint64_t bytes, uint32_t *count)
     int sq_ack(sq_ring *ring, bint wait, const sq_record *record)
     int sq_nack(sq_ring *ring, bint wait, const sq_record *record)
+    int sq_settle_many(
+        sq_ring *ring, bint wait, const sq_record *records, uint32_t count, uint32_t acked, uint32_t *fenced)
 
     bint sq_spin(sq_ring *ring, sq_which which, uint32_t units)
     int sq_wait_turn(sq_ring *ring, sq_which which, uint32_t units, uint64_t deadline_ns)
     int sq_wait_lock(sq_ring *ring, sq_which which)
     int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns)
-    bint sq_ready(sq_ring *ring)
+    bint sq_ready_indeed(sq_ring *ring)
 
     int sq_note_dropped(sq_ring *ring, bint wait, uint64_t dropped)
     int sq_clear(sq_ring *ring, bint wait, uint32_t *dropped)
@@ -152,8 +155,9 @@ cdef class Ring:
     cdef object plain_encoder     # object -> bytes or TypeError, or None
     cdef tuple plain_values       # of its keywords
     cdef tuple plain_names
+    cdef uint8_t plain_tag        # of what it makes
     cdef bint in_parts            # the last object came in parts, so the next one may
-    cdef object plain_decoder     # buffer -> object for tag 1, or None
+    cdef object plain_decoder     # buffer -> object for the plain tag, or None
     cdef list pending             # (tag, payload) taken out, but the decoder was interrupted; None when there are none
     cdef object go_over           # (QueueMovedError, verb) -> who takes over, or None: the error is raised
     cdef object segment           # where it lives: see segment.py
@@ -167,6 +171,7 @@ cdef class Ring:
     cdef object failure(self, int status)
     cdef object after_move(self, object error, str verb, tuple arguments)
     cdef bint is_over(self) noexcept
+    cdef bint holds_nothing(self) noexcept
     # write side
     cdef int put_in_full(self, object item, bint block, object timeout) except -1
     cdef object get_in_full(self, bint block, object timeout)
@@ -174,6 +179,7 @@ cdef class Ring:
     cdef int put_parts(self, object parts, uint8_t tag, uint64_t deadline_ns) except -1
     cdef int put_waiting(
         self, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags, uint64_t deadline_ns) except -1
+    cdef Py_ssize_t put_all(self, list originals, list queued, list tags, uint64_t deadline_ns) except -1
     cdef int put_run(self, list items, list tags, Py_ssize_t *done) except -1
     # read side
     cdef object get_waiting(self, uint64_t deadline_ns, uint8_t *tag)
@@ -201,3 +207,13 @@ cdef class Lease:
     cdef object spilled           # the payload that was in that file
 
     cdef int settle(self, bint accept) except -1
+
+
+cdef class Leases:
+    cdef Ring owner
+    cdef sq_record *records
+    cdef uint32_t count
+    cdef bint held                # unsettled; all or none are
+    cdef list payloads            # bytes with tag 0 as they are, others as (tag, bytes)
+
+    cdef int turn(self, bint wait, uint32_t acked, uint32_t *fenced) noexcept

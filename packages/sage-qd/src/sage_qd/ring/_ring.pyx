@@ -13,7 +13,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyB
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -205,6 +205,7 @@ def look(int fd) -> dict:
             "spill_threshold": ring.spill_threshold or sq_max_length(&ring) // 4,
             "pid_namespace": sight.pid_namespace,
             "this_boot": sight.this_boot,
+            "moved": sq_state(&ring) & SQ_STATE_MOVED != 0,
             "damaged_at": sight.poison - 1 if sight.poison else None,
             "damage_found_by": sight.poisoned_by,
             "resizes": sight.generation,
@@ -265,7 +266,7 @@ def wait_any(list rings, timeout=None) -> list:
         if status == SQ_SYSTEM:
             raise system_failure(&handles[0].fault)
         for ring in rings:
-            if ring.usable and sq_ready(&ring.ring):
+            if ring.usable and sq_ready_indeed(&ring.ring):
                 ready.append(ring)
         if ready or status == SQ_EMPTY:
             return ready
@@ -345,9 +346,15 @@ cdef class Ring:
 
     cdef int finish(self) except -1:
         """Unmap a closed handle once nobody is inside or looks at its memory."""
-        if self.usable or not self.mapped or self.calls or self.views:
+        if self.usable or not self.mapped or self.calls:
             return 0
-        self.unmap()
+        if self.ring.slot:  # who was inside while it was closed took a lease or a role
+            self.calls += 1
+            with nogil:
+                sq_detach(&self.ring)
+            self.calls -= 1
+        if self.mapped and not self.calls and not self.views:
+            self.unmap()
         return 0
 
     cdef void unmap(self) noexcept:
@@ -432,23 +439,24 @@ cdef class Ring:
         assert status == SQ_SYSTEM, f"no exception for status {status}"
         return system_failure(fault)
 
-    def set_codec(self, encoder, decoder, *, plain_encoder=None, plain_decoder=None) -> None:
+    def set_codec(self, encoder, decoder, *, plain_encoder=None, plain_decoder=None, uint8_t plain_tag=1) -> None:
         """
         Let put and get speak objects instead of bytes.
 
         Exact ``bytes`` objects never meet the codec: they travel as they are, with tag 0.
 
         Args:
-            encoder: ``encoder(object)`` returns ``bytes``, which get tag 1, or ``(tag, parts)``: a tag of 1 to 255
-                and a sequence of C-contiguous buffers, which become one record without being joined first. ``None``:
-                only bytes-like objects can be put.
+            encoder: ``encoder(object)`` returns ``bytes``, which get ``plain_tag``, or ``(tag, parts)``: a tag of 1 to
+                255 and a sequence of C-contiguous buffers, which become one record without being joined first.
+                ``None``: only bytes-like objects can be put.
             decoder: ``decoder(tag, payload) -> object``; called after the item left the ring. ``payload`` is
                 ``bytes``, or a ``bytearray`` of its own for tags from 128 on. ``None``: payloads are handed out as
                 they are.
             plain_encoder: ``plain_encoder(object) -> bytes`` is asked first, if given; a TypeError sends the object
                 to ``encoder``. A function written in C saves the cost of a Python call here. A ``functools.partial``
                 with keywords is taken apart: called as it is, it costs as much as pickling a small object.
-            plain_decoder: ``plain_decoder(payload) -> object`` is called for tag 1 in place of ``decoder``.
+            plain_decoder: ``plain_decoder(payload) -> object`` is called for ``plain_tag`` in place of ``decoder``.
+            plain_tag: The tag of what is plain, below 128.
         """
         self.encoder = encoder
         self.decoder = decoder
@@ -459,10 +467,11 @@ cdef class Ring:
             self.plain_values = tuple(plain_encoder.keywords.values())
             self.plain_names = tuple(plain_encoder.keywords)
         self.plain_decoder = plain_decoder
+        self.plain_tag = plain_tag
         self.in_parts = False
 
     cdef object encoded(self, object item):
-        """What the codec makes of an object: ``bytes`` for tag 1, or tag and parts."""
+        """What the codec makes of an object: ``bytes`` for the plain tag, or tag and parts."""
         cdef PyObject *arguments[1 + KEYWORDS]
         cdef Py_ssize_t at
         if self.plain_encoder is not None and not self.in_parts:
@@ -472,9 +481,11 @@ cdef class Ring:
             try:
                 return PyObject_Vectorcall(self.plain_encoder, arguments, 1, <PyObject *>self.plain_names)
             except TypeError:
-                self.in_parts = True  # a guess about the next object: being wrong costs one more attempt
+                pass  # the encoder knows
+        self.in_parts = False
         found = self.encoder(item)
-        self.in_parts = not PyBytes_CheckExact(found)
+        # A guess about the next object: being wrong costs one more attempt.
+        self.in_parts = not PyBytes_CheckExact(found) and found[0] != self.plain_tag
         return found
 
     cdef object after_move(self, object error, str verb, tuple arguments):
@@ -524,7 +535,7 @@ cdef class Ring:
         if not PyBytes_CheckExact(item) and self.encoder is not None:
             item = self.encoded(item)
             if PyBytes_CheckExact(item):
-                tag = 1
+                tag = self.plain_tag
             else:
                 mark, parts = item
                 deadline_ns = deadline_of(block, timeout)
@@ -689,9 +700,8 @@ cdef class Ring:
         """
         cdef list originals = list(items), queued = originals
         cdef list tags = None
-        cdef Py_ssize_t at, count = len(queued), done = 0
+        cdef Py_ssize_t at, count = len(queued)
         cdef uint64_t deadline_ns = deadline_of(True, timeout), length
-        cdef int status
         cdef uint8_t tag
         self.check()
         for at in range(count):
@@ -707,7 +717,7 @@ cdef class Ring:
                 else:
                     item = self.encoded(item)
                     if PyBytes_CheckExact(item):
-                        tag, parts = 1, None
+                        tag, parts = self.plain_tag, None
                     else:
                         tag, parts = item
                 tags[at] = tag  # a plain number from here on: it is read under the lock
@@ -727,6 +737,36 @@ cdef class Ring:
                     queued[at] = parts[0] if len(parts) == 1 and PyBytes_CheckExact(parts[0]) else tuple(parts)
             if length > self.spill_above and self.spills is None:
                 raise errors.MessageTooLargeError(size=length, limit=sq_max_length(&self.ring))
+        return self.put_all(originals, queued, tags, deadline_ns)
+
+    def put_payloads(self, payloads, tags=None, timeout=None) -> int:
+        """
+        As `put_many`, of what a codec has made already.
+
+        Args:
+            payloads: ``bytes`` each.
+            tags: A tag for each, as ``bytes``; ``None`` for 0.
+            timeout: Seconds to wait for all of them; ``None`` waits without end.
+
+        Raises:
+            TypeError: One is not ``bytes``; none was put.
+            ValueError: There are more or fewer tags; none was put.
+        """
+        cdef list queued = list(payloads), marks = list(tags) if tags and any(tags) else None
+        cdef uint64_t deadline_ns = deadline_of(True, timeout)
+        self.check()
+        if tags is not None and len(tags) != len(queued):
+            raise ValueError(f"{len(queued)} payloads have {len(tags)} tags")
+        for payload in queued:
+            if not PyBytes_CheckExact(payload):
+                raise TypeError(f"a payload must be bytes, not {type(payload).__name__}")
+            if <uint64_t>PyBytes_GET_SIZE(payload) > self.spill_above and self.spills is None:
+                raise errors.MessageTooLargeError(size=len(payload), limit=sq_max_length(&self.ring))
+        return self.put_all(None, queued, marks, deadline_ns)
+
+    cdef Py_ssize_t put_all(self, list originals, list queued, list tags, uint64_t deadline_ns) except -1:
+        """Put encoded items, waiting for room; `originals` are put elsewhere when the ring was moved."""
+        cdef Py_ssize_t count = len(queued), done = 0
         while done < count:
             status = self.put_run(queued, tags, &done)
             if status == SQ_OK:
@@ -741,6 +781,8 @@ cdef class Ring:
                     return done
                 raise
             except errors.QueueMovedError as error:
+                if originals is None:
+                    raise
                 try:
                     return done + self.after_move(error, "put_many", (originals[done:], seconds_until(deadline_ns)))
                 except (errors.Full, errors.ShutDown):
@@ -866,7 +908,7 @@ cdef class Ring:
             spun = True  # a busy partner answers within the spin; giving up the GIL would take longer
         if status == SQ_SHUTDOWN and self.go_over is not None:
             return self.after_move(self.failure(status), "get", (block, timeout))
-        if status != SQ_BUSY and (status != SQ_EMPTY or not block and not sq_reap(&self.ring, False)):
+        if status != SQ_BUSY and (status != SQ_EMPTY or not block and sq_reap(&self.ring, False) != SQ_OK):
             raise self.failure(status)
         deadline_ns = deadline_of(block, timeout)
         try:
@@ -893,7 +935,7 @@ cdef class Ring:
         if tag == 0 or self.decoder is None:
             return payload
         try:
-            if tag == 1 and self.plain_decoder is not None:
+            if tag == self.plain_tag and self.plain_decoder is not None:
                 return self.plain_decoder(payload)
             return self.decoder(tag, payload)
         except Exception as error:
@@ -978,7 +1020,7 @@ cdef class Ring:
     cdef int wait_alone(self, int status, uint64_t deadline_ns) noexcept:
         """Wait after SQ_EMPTY or SQ_BUSY where a role replaces the lock; SQ_AGAIN: try again. The caller is inside."""
         # With the GIL, which is what keeps other threads away from a side that has a role in place of its lock.
-        if status == SQ_EMPTY and sq_reap(&self.ring, False):
+        if status == SQ_EMPTY and sq_reap(&self.ring, False) == SQ_OK:
             return SQ_AGAIN
         with nogil:
             if status == SQ_BUSY:
@@ -1125,7 +1167,8 @@ cdef class Ring:
             max_items: Upper bound of the list's length, at least 1.
             max_bytes: Stop before the payloads exceed this sum (the first item always comes); None or 0 for no bound.
             timeout: Seconds to wait for the first item; ``None`` waits without end, 0 does not wait.
-            linger: Seconds to go on collecting after the first item, until there are ``max_items``.
+            linger: Seconds to go on collecting after the first item, until there are ``max_items``; with ``max_bytes``
+                at most up to an item of more than 32 KiB.
 
         Raises:
             Empty: Nothing came within ``timeout``.
@@ -1164,17 +1207,57 @@ cdef class Ring:
             return items
         return self.decode_all(items, tags)
 
+    def get_payloads(self, Py_ssize_t max_items, max_bytes=None) -> tuple:
+        """
+        As `get_many`, without waiting and without the codec: the payloads, and their tags as ``bytes``.
+
+        Args:
+            max_items: Upper bound of the list's length, at least 1.
+            max_bytes: Stop before the payloads exceed this sum (the first always comes); None or 0 for no bound.
+
+        Raises:
+            Empty: There is none.
+            ShutDown: The ring was shut down, and nothing is left.
+        """
+        cdef list items = [], tags
+        cdef uint8_t tag
+        self.check()
+        tags = self.get_run(items, None, max(max_items, 1), 0 if max_bytes is None else max_bytes)
+        if not items:
+            items.append(self.get_waiting(0, &tag))  # a large one, if any
+            tags = [tag]
+        return items, bytes(len(items)) if tags is None else bytes(tags)
+
     cdef list linger(self, list items, list tags, Py_ssize_t max_items, Py_ssize_t max_bytes, uint64_t until_ns):
-        """Go on collecting; what was taken waits in `pending` when a signal handler ends this."""
-        cdef Py_ssize_t before = 0
+        """Go on collecting; what was taken waits in `pending` when a signal handler or a damaged item ends this."""
+        cdef Py_ssize_t before
+        cdef uint8_t tag
         cdef uint64_t now = sq_now_ns()
         try:
-            while before < len(items) < max_items and now < until_ns and wait_any([self], (until_ns - now) / 1e9):
+            while len(items) < max_items and now < until_ns:
                 before = len(items)
-                tags = self.get_run(items, tags, max_items, max_bytes)
+                try:
+                    if not wait_any([self], (until_ns - now) / 1e9):
+                        break
+                    tags = self.get_run(items, tags, max_items, max_bytes)
+                except (errors.SageQueueError, OSError):
+                    break  # closed or damaged meanwhile: the next call says so, what was taken is the caller's
+                if len(items) == before:
+                    if max_bytes:
+                        break
+                    try:
+                        payload = self.get_waiting(0, &tag)  # a large one: get_run() leaves it alone
+                    except errors.Empty:
+                        pass  # somebody else was faster
+                    except (errors.ShutDown, errors.QueueMovedError, errors.QueueClosedError):
+                        break
+                    else:
+                        if tag and tags is None:
+                            tags = [0] * before
+                        items.append(payload)
+                        if tags is not None:
+                            tags.append(tag)
                 now = sq_now_ns()
-        except (errors.SageQueueError, OSError):
-            pass  # closed or damaged meanwhile: the next call says so, what was taken is the caller's
         except BaseException:
             self.pending = list(zip([0] * len(items) if tags is None else tags, items))
             raise
@@ -1346,11 +1429,11 @@ cdef class Ring:
                 with nogil:
                     status = sq_lease_wait(&self.ring, &lease.record, deadline_ns)
             self.calls -= 1
-            if status == SQ_OK:
-                break
-            if not self.usable:
+            if not self.usable:  # also when it has a record, which is given back
                 self.finish()
                 self.check()
+            if status == SQ_OK:
+                break
             if status != SQ_AGAIN:
                 raise self.failure(status)
             PyErr_CheckSignals()
@@ -1363,6 +1446,39 @@ cdef class Ring:
                 lease.ack()  # what it refers to is gone: giving it back would stop everybody behind it
                 raise
         return lease
+
+    def lease_many(self, Py_ssize_t max_items, max_bytes=None) -> Leases:
+        """
+        Take the oldest items on trial, at most 256 and without waiting; they are settled together.
+
+        None at all when `lease` has more to say about the next one, or to do: there is none, it is large, its payload
+        lies in a file. Payloads are copied, and handed out without the codec.
+
+        Args:
+            max_items: At most that many.
+            max_bytes: Bytes of all payloads together.
+        """
+        cdef Leases leases = Leases.__new__(Leases)
+        cdef uint32_t room = <uint32_t>max(min(max_items, TURN), 1), at
+        cdef uint64_t bytes_limit = SQ_FOREVER if max_bytes is None else max_bytes
+        cdef sq_record *record
+        cdef int status
+        self.check()
+        leases.owner = self
+        leases.payloads = []
+        leases.records = <sq_record *>PyMem_Malloc(room * sizeof(sq_record))
+        if leases.records == NULL:
+            raise MemoryError()
+        status = sq_lease_many(&self.ring, leases.records, room, bytes_limit, &leases.count)
+        leases.held = leases.count > 0
+        if status and status not in (SQ_EMPTY, SQ_SHUTDOWN, SQ_BUSY, SQ_AGAIN):
+            raise self.failure(status)
+        leases.records = <sq_record *>PyMem_Realloc(leases.records, max(leases.count, 1) * sizeof(sq_record))
+        for at in range(leases.count):
+            record = &leases.records[at]
+            payload = record.data[:record.length]
+            leases.payloads.append((record.tag, payload) if record.tag else payload)
+        return leases
 
     def view(self, bint block=True, timeout=None):
         """As `lease`, but the ``value`` of an item put as bytes is a read-only memoryview of the ring, not a copy."""
@@ -1534,13 +1650,19 @@ cdef class Ring:
         """Let the file stay when this handle is the last one: the name goes on to lead to the successor."""
         self.segment.stays = True
 
-    cdef bint is_over(self) noexcept:
-        """Whether calls go over to the successor, because nothing is left to take here."""
+    def is_drained(self) -> bool:
+        """Whether this very ring holds no item, leased ones included, wherever its calls are led."""
+        self.check()
+        return self.holds_nothing()
+
+    cdef bint holds_nothing(self) noexcept:
         cdef sq_stats stats
-        if self.go_over is None or not sq_state(&self.ring) & SQ_STATE_MOVED:
-            return False
         sq_stats_read(&self.ring, &stats)
         return stats.depth == 0 and stats.leased == 0
+
+    cdef bint is_over(self) noexcept:
+        """Whether calls go over to the successor, because nothing is left to take here."""
+        return self.go_over is not None and sq_state(&self.ring) & SQ_STATE_MOVED and self.holds_nothing()
 
     def shutdown(self, bint immediate=False) -> int:
         """
@@ -1924,3 +2046,96 @@ cdef class Lease:
     def settled(self) -> bool:
         """Whether it was acked or given back."""
         return not self.held
+
+
+@cython.no_gc_clear  # giving them back needs the ring
+cdef class Leases:
+    """
+    Several items on trial, in their order: see `Ring.lease_many`. Those that are dropped unsettled are given back, as a
+    `Lease` is.
+    """
+
+    def __init__(self):
+        if self.owner is None:
+            raise TypeError("make Leases with Ring.lease_many()")
+
+    def __dealloc__(self):
+        cdef int status = SQ_AGAIN, slices = 0
+        cdef uint32_t fenced
+        while self.held and self.owner.usable and status == SQ_AGAIN and slices < 20:
+            slices += 1
+            status = self.turn(True, 0, &fenced)
+        PyMem_Free(self.records)
+
+    cdef int turn(self, bint wait, uint32_t acked, uint32_t *fenced) noexcept:
+        """Try to settle all; `wait`: for the lock, at most one slice."""
+        cdef int status
+        cdef Ring owner = self.owner
+        if owner.alone:
+            return sq_settle_many(&owner.ring, wait, self.records, self.count, acked, fenced)
+        owner.calls += 1
+        with nogil:
+            status = sq_settle_many(&owner.ring, True, self.records, self.count, acked, fenced)
+        owner.calls -= 1
+        owner.finish()
+        return status
+
+    def settle(self, acked=None) -> None:
+        """
+        Ack the first ones, give back the others.
+
+        Args:
+            acked: How many; ``None`` for all.
+
+        Raises:
+            FencedError: Some were given to somebody else meanwhile (this process is a fork of the holder); all others
+                are settled.
+            ValueError: They are settled already.
+        """
+        cdef uint32_t fenced = 0, done = self.count if acked is None else min(acked, self.count)
+        cdef int status = SQ_AGAIN
+        if not self.held and self.count:
+            raise ValueError("the leases are settled already")
+        while self.held and status != SQ_OK:
+            self.owner.check()
+            status = self.turn(False, done, &fenced)
+            if status == SQ_BUSY:
+                status = self.owner.await_lock()
+            if status == SQ_OK:
+                break
+            if status != SQ_AGAIN:
+                raise self.owner.failure(status)
+            PyErr_CheckSignals()
+        self.held = False
+        if fenced:
+            epoch = sq_party_epoch(&self.owner.ring, SQ_LEASE_SLOT(self.records[0].lease))
+            raise errors.FencedError(pid=os.getpid(), epoch=epoch)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __reduce__(self):
+        raise errors.NotShareableError(what="Leases", instead="send copies of their items")
+
+    @property
+    def items(self) -> list:
+        """The payloads, those with another tag than 0 as ``(tag, payload)``."""
+        return self.payloads
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads."""
+        cdef uint64_t size = 0
+        cdef uint32_t at
+        for at in range(self.count):
+            size += self.records[at].length
+        return size
+
+    @property
+    def attempts(self) -> list:
+        """How many times each was leased before and came back; empty when nobody had one of them before."""
+        cdef uint32_t at
+        for at in range(self.count):
+            if SQ_LEASE_ATTEMPT(self.records[at].lease):
+                return [SQ_LEASE_ATTEMPT(self.records[at].lease) for at in range(self.count)]
+        return []

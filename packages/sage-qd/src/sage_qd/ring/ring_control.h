@@ -280,6 +280,18 @@ static inline int sq_spilled(sq_ring *ring, bool wait, uint64_t *ids, size_t roo
 /* Is there something to get, or a reason for get() to raise? */
 static inline bool sq_ready(sq_ring *ring) { return sq_worth_trying(ring, SQ_CONSUMERS, 0); }
 
+/* The same, but not deceived by a cursor that is too low, which sq_ready() is until somebody looks: between the cursor and
+ * tail there may be nothing but records that others hold or took. True as well while somebody else is at work. */
+static inline bool sq_ready_indeed(sq_ring *ring) {
+    sq_reader reader;
+    sq_record record;
+    if (!sq_ready(ring) || !sq_load32(&ring->header->leases.disordered)) return sq_ready(ring);
+    if (sq_read_begin(ring, &reader, false) != SQ_OK) return true;
+    int status = sq_read_next(&reader, &record);
+    (void)sq_read_end(&reader); /* the cursor is right from here on; damage is told by the status, or by get() */
+    return status != SQ_EMPTY;
+}
+
 /* Waits for the lock of one side (or for the role's), not for room or records. SQ_OK: try again. Without the GIL. */
 static inline int sq_wait_lock(sq_ring *ring, enum sq_which which) {
     if (ring->mode & sq_role_bit(which)) return sq_claim_role(ring, which, true);
@@ -301,7 +313,7 @@ static inline int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline
         waiters[at] = (struct futex_waitv){.val = sq_event_announce(event, true), .uaddr = (uintptr_t)&event->sequence,
                                            .flags = FUTEX_32};
         bool shared = !(rings[at]->mode & SQ_MODE_SINGLE_CONSUMER); /* else another thread of ours may be in get(), lockless */
-        if (sq_ready(rings[at]) || (shared && sq_reap(rings[at], true) && sq_ready(rings[at]))) return SQ_OK;
+        if (sq_ready(rings[at]) || (shared && sq_reap(rings[at], true) == SQ_OK && sq_ready(rings[at]))) return SQ_OK;
     }
     if (start >= deadline_ns) return SQ_EMPTY;
     struct timespec timeout = {.tv_sec = (time_t)(until / 1000000000ull), .tv_nsec = (long)(until % 1000000000ull)};

@@ -13,45 +13,76 @@
 
 #include "ring_party.h"
 
+/* Finds the next record; the handle has a slot for what it leases from then on. */
+static inline int sq_find_to_lease(sq_reader *reader, sq_record *record) {
+    int status = sq_read_next(reader, record);
+    return !status && !reader->ring->slot ? sq_register(reader->ring) : status;
+}
+
+/* Leases the record that was found last. */
+static inline void sq_mark_leased(sq_reader *reader, sq_record *record) {
+    sq_ring *ring = reader->ring;
+    sq_leases *leases = &ring->header->leases;
+    uint64_t end = sq_advance(record->position, record->units, 1);
+#ifdef SQ_PLANT_LEASE_BEFORE_DISORDER
+    sq_store_release32(&record->at->lease, SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1));
+    sq_crash_fence();
+#endif
+    sq_disorder(ring->header, end);
+    reader->disordered = true;
+    record->lease = SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1);
+    sq_store_release32(&record->at->lease, record->lease);
+    SQ_POINT(lease_marked);
+    sq_store32(&leases->leased, sq_load32(&leases->leased) + 1);
+    SQ_POINT(lease_counted);
+    if (record->stamp_ns) sq_note_latency(ring->header, record->stamp_ns);
+    reader->at = end;
+}
+
 /* Leases the next record. `wait`: for the lock, at most one slice; never for a record. */
 static inline int sq_lease(sq_ring *ring, bool wait, sq_record *record) {
     sq_reader reader;
     int status = sq_read_begin(ring, &reader, wait);
     if (status) return status;
-    sq_leases *leases = &ring->header->leases;
     sq_notice_fork(ring);
-    status = sq_read_next(&reader, record);
-    if (!status && !ring->slot) status = sq_register(ring);
+    status = sq_find_to_lease(&reader, record);
     if (!status && !sq_intact(ring, record, record->data)) {
         status = SQ_CHECKSUM;
         sq_read_take(&reader, record);
     }
-    if (!status) {
-        uint64_t end = sq_advance(record->position, record->units, 1);
-#ifdef SQ_PLANT_LEASE_BEFORE_DISORDER
-        sq_store_release32(&record->at->lease, SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1));
-        sq_crash_fence();
-#endif
-        sq_disorder(ring->header, end);
-        reader.disordered = true;
-        record->lease = SQ_LEASE(SQ_LEASED, SQ_LEASE_ATTEMPT(record->lease), ring->slot - 1);
-        sq_store_release32(&record->at->lease, record->lease);
-        SQ_POINT(lease_marked);
-        sq_store32(&leases->leased, sq_load32(&leases->leased) + 1);
-        SQ_POINT(lease_counted);
-        if (record->stamp_ns) sq_note_latency(ring->header, record->stamp_ns);
-        reader.at = end;
-    }
+    if (!status) sq_mark_leased(&reader, record);
     int ended = sq_read_end(&reader);
     if (status == SQ_NO_SLOT) return sq_make_slot(ring, wait);
     return status ? status : ended;
+}
+
+/* Leases up to `room` records of `bytes` together, in one turn, as far as that needs no waiting. Ends before one that
+ * sq_lease() has more to do with, spilled or damaged: *count may be 0 then. */
+static inline int sq_lease_many(sq_ring *ring, sq_record *records, uint32_t room, uint64_t bytes, uint32_t *count) {
+    sq_reader reader;
+    *count = 0;
+    int status = sq_read_begin(ring, &reader, false);
+    if (status) return status;
+    sq_notice_fork(ring);
+    while (*count < room) {
+        sq_record *record = &records[*count];
+        status = sq_find_to_lease(&reader, record);
+        if (status || record->flags & SQ_RECORD_SPILLED || record->length > bytes) break;
+        if (!sq_intact(ring, record, record->data)) break;
+        sq_mark_leased(&reader, record);
+        bytes -= record->length;
+        ++*count;
+    }
+    int ended = sq_read_end(&reader);
+    if (ended || *count) return ended;
+    return status == SQ_NO_SLOT ? sq_make_slot(ring, false) : status;
 }
 
 static inline int sq_lease_wait(sq_ring *ring, sq_record *record, uint64_t deadline_ns) {
     for (;;) {
         int status = sq_lease(ring, true, record);
         if (status == SQ_EMPTY) {
-            if (sq_reap(ring, true)) continue;
+            if (sq_reap(ring, true) == SQ_OK) continue;
             status = sq_wait_turn(ring, SQ_CONSUMERS, 0, deadline_ns);
             if (status == SQ_OK) continue;
         } else if (status == SQ_AGAIN && sq_now_ns() >= deadline_ns) {
@@ -81,6 +112,16 @@ static inline int sq_lease_held(sq_ring *ring, const sq_record *record, sq_seen 
     return sq_see(ring, ring->map, record->position, left, seen);
 }
 
+/* Done with it: head may pass it. Under the consumers' lock, and sq_settle() must follow. */
+static inline void sq_mark_taken(sq_ring *ring, const sq_seen *seen) {
+    sq_header *header = ring->header;
+    sq_store_release32(&seen->at->lease, SQ_LEASE(SQ_TAKEN, SQ_LEASE_ATTEMPT(seen->lease), 0));
+    SQ_POINT(ack_marked);
+    sq_store32(&header->leases.taken, sq_load32(&header->leases.taken) + 1);
+    sq_store32(&header->leases.leased, sq_load32(&header->leases.leased) - 1);
+    sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + seen->length);
+}
+
 /* Done with it: it leaves the ring. SQ_FENCED: it was given to somebody else. */
 static inline int sq_ack(sq_ring *ring, bool wait, const sq_record *record) {
     sq_header *header = ring->header;
@@ -91,17 +132,13 @@ static inline int sq_ack(sq_ring *ring, bool wait, const sq_record *record) {
     status = sq_lease_held(ring, record, &seen);
     if (!status) {
         uint32_t start = sq_items(sq_load64(&header->head));
-        sq_store_release32(&seen.at->lease, SQ_LEASE(SQ_TAKEN, SQ_LEASE_ATTEMPT(record->lease), 0));
-        SQ_POINT(ack_marked);
-        sq_store32(&header->leases.taken, sq_load32(&header->leases.taken) + 1);
-        sq_store32(&header->leases.leased, sq_load32(&header->leases.leased) - 1);
-        sq_store64(&header->consumers.bytes, sq_load64(&header->consumers.bytes) + seen.length);
+        sq_mark_taken(ring, &seen);
         status = sq_settle(ring, ring->map);
         freed = sq_items(sq_load64(&header->head)) - start;
         if (!freed) freed = 1; /* room in max_items, if not in bytes */
     }
     sq_leave(ring, SQ_CONSUMERS);
-    if (freed) sq_event_wake(&header->not_full, freed);
+    if (freed) sq_wake_after_settling(header, freed);
     return status;
 }
 
@@ -134,6 +171,37 @@ static inline int sq_nack(sq_ring *ring, bool wait, const sq_record *record) {
     if (!status) sq_give_back(ring, record->position, seen.at, seen.lease);
     sq_leave(ring, SQ_CONSUMERS);
     if (!status) sq_event_wake(&ring->header->not_empty, 1);
+    return status;
+}
+
+/* Settles many in one turn: the first `acked` leave the ring, the others come back. *fenced counts those that were given
+ * to somebody else; all others are settled. */
+static inline int sq_settle_many(sq_ring *ring, bool wait, const sq_record *records, uint32_t count, uint32_t acked,
+                                 uint32_t *fenced) {
+    sq_header *header = ring->header;
+    *fenced = 0;
+    int status = sq_enter(ring, SQ_CONSUMERS, wait);
+    if (status) return status;
+    uint32_t start = sq_items(sq_load64(&header->head)), taken = 0, returned = 0;
+    for (uint32_t at = 0; at < count && !status; at++) {
+        sq_seen seen;
+        status = sq_lease_held(ring, &records[at], &seen);
+        if (status == SQ_FENCED) {
+            ++*fenced;
+            status = SQ_OK;
+        } else if (!status && at < acked) {
+            sq_mark_taken(ring, &seen);
+            taken++;
+        } else if (!status) {
+            sq_give_back(ring, records[at].position, seen.at, seen.lease);
+            returned++;
+        }
+    }
+    if (taken && !status) status = sq_settle(ring, ring->map);
+    uint32_t freed = sq_items(sq_load64(&header->head)) - start;
+    sq_leave(ring, SQ_CONSUMERS);
+    if (taken) sq_wake_after_settling(header, freed > taken ? freed : taken); /* room in max_items, if not in bytes */
+    if (returned) sq_event_wake(&header->not_empty, returned);
     return status;
 }
 

@@ -134,7 +134,8 @@ SQ_HOT void sq_lock_leave(sq_word32 *lock, uint32_t left) {
     sq_thread *self = sq_thread_current();
     uint32_t found = sq_exchange_full32(lock, left); /* L1, L2 */
     SQ_POINT(lock_freed);
-    /* Killed between the exchange and the wake: the kernel still finds the lock in list_op_pending and wakes one. */
+    /* Killed between the exchange and the wake: the kernel still finds the lock in list_op_pending and wakes one; or, if
+     * somebody took the lock meanwhile, nobody, and who sleeps looks again at the end of its slice. */
 #ifndef SQ_PLANT_LOCK_WAKE_FORGOTTEN
     if (__builtin_expect(found & FUTEX_WAITERS, 0)) sq_futex_wake(lock, 1);
 #endif

@@ -145,9 +145,11 @@ SQ_HOT int sq_write_end(sq_writer *writer) {
 #ifdef SQ_PLANT_RELAXED_PUBLISH
         sq_store64(&header->tail, writer->tail);
 #else
+#ifndef SQ_PLANT_PUBLISH_UNFENCED
         if (__builtin_expect(ring->mode & SQ_MODE_SINGLE_PRODUCER, 0))
             sq_exchange_full64(&header->tail, writer->tail); /* W1, and F1 where no lock is freed */
         else
+#endif
             sq_store_release64(&header->tail, writer->tail); /* W1 */
 #endif
         SQ_POINT(put_published);

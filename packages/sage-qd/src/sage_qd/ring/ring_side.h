@@ -220,11 +220,9 @@ SQ_HOT int sq_enter(sq_ring *ring, enum sq_which which, bool wait) {
     return SQ_OK; /* resize is refused with single roles, so the mapping is still the right one */
 }
 
-/* Where the next READY record can be; under the consumers' lock or as a moment's estimate. */
-static inline uint64_t sq_next_position(sq_ring *ring) {
-    sq_header *header = ring->header;
-    return __builtin_expect(sq_load32(&header->leases.disordered) != 0, 0) ? sq_load64(&header->leases.cursor)
-                                                                            : sq_load64(&header->head);
+/* Where the next READY record can be, when head was there: a moment's estimate. */
+static inline uint64_t sq_next_position(sq_header *header, uint64_t head) {
+    return __builtin_expect(sq_load32(&header->leases.disordered) != 0, 0) ? sq_load64(&header->leases.cursor) : head;
 }
 
 /* Items between head and tail, without those that are taken but cannot be passed yet because an older one is leased: what
@@ -242,8 +240,8 @@ static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t 
     uint32_t state = sq_load32(&header->control.state);
     uint64_t tail = sq_load_acquire64(&header->tail), head = sq_load_acquire64(&header->head);
     if (state & (SQ_STATE_POISONED | SQ_STATE_IMMEDIATE) || sq_load32(&ring->broken)) return true;
-    if (which == SQ_CONSUMERS)
-        return sq_units(tail) != sq_units(sq_next_position(ring)) || ((state & SQ_STATE_SHUTDOWN) && tail == head);
+    if (which == SQ_CONSUMERS) /* of one look at head: with two, the last item could leave in between, and no end be seen */
+        return sq_units(tail) != sq_units(sq_next_position(header, head)) || ((state & SQ_STATE_SHUTDOWN) && tail == head);
     return state != 0 || (sq_units(tail) - sq_units(head) + (uint64_t)units <= ring->map->capacity &&
                           sq_live_items(header, head, tail) < ring->max_items) ||
            sq_load64(&header->control.geometry) != ring->map->word;

@@ -30,23 +30,28 @@ typedef struct {
 static int sq_sweep(sq_ring *ring, bool wait);
 
 /* Records that dead parties hold come back before anything younger is taken. Looks at most every 10 ms, and less often
- * where there are so many parties that looking at all of them takes long; true when some came back. */
-static __attribute__((noinline)) bool sq_reap(sq_ring *ring, bool wait) {
+ * where there are so many parties that looking at all of them takes long. SQ_OK: some came back. SQ_AGAIN: there may be
+ * some, and the lock could not be had within a slice; who waits for another one would come back too late. */
+static __attribute__((noinline)) int sq_reap(sq_ring *ring, bool wait) {
     sq_leases *leases = &ring->header->leases;
-    if (!sq_load32(&leases->disordered) || !sq_load32(&leases->leased)) return false;
+    if (!sq_load32(&leases->disordered) || !sq_load32(&leases->leased)) return SQ_EMPTY;
     uint64_t start = sq_now_ns();
-    if (start < sq_load64(&ring->next_sweep_ns)) return false;
+    if (start < sq_load64(&ring->next_sweep_ns)) return SQ_EMPTY;
     sq_store64(&ring->next_sweep_ns, start + 10000000ull);
     uint32_t before = sq_load32(&leases->leased);
     int status = sq_sweep(ring, wait);
+    if (status == SQ_AGAIN) {
+        sq_store64(&ring->next_sweep_ns, start);
+        return SQ_AGAIN;
+    }
     uint64_t cost = sq_now_ns() - start;
     if (cost > 200000ull) sq_store64(&ring->next_sweep_ns, start + 50 * cost);
-    return status == SQ_OK && sq_load32(&leases->leased) < before;
+    return status == SQ_OK && sq_load32(&leases->leased) < before ? SQ_OK : SQ_EMPTY;
 }
 
 SQ_HOT int sq_read_begin(sq_ring *ring, sq_reader *reader, bool wait) {
     sq_header *header = ring->header;
-    if (__builtin_expect(sq_load32(&header->leases.disordered), 0)) (void)sq_reap(ring, wait);
+    if (__builtin_expect(sq_load32(&header->leases.disordered), 0) && sq_reap(ring, wait) == SQ_AGAIN) return SQ_AGAIN;
     int status = sq_enter(ring, SQ_CONSUMERS, wait);
     if (__builtin_expect(status, 0)) return status;
     uint32_t state = sq_load32(&header->control.state);
@@ -196,6 +201,14 @@ SQ_HOT void sq_read_take(sq_reader *reader, const sq_record *record) {
     reader->items++;
 }
 
+/* Wakes producers, for room; and, when the last item left a ring that was shut down, consumers: they wait as long as a
+ * lease may come back. */
+SQ_HOT void sq_wake_after_settling(sq_header *header, uint32_t freed) {
+    sq_event_wake(&header->not_full, freed);
+    if (__builtin_expect(sq_load32(&header->control.state) != 0, 0) && sq_load64(&header->head) == sq_load64(&header->tail))
+        sq_event_wake_all(&header->not_empty);
+}
+
 /* Releases what was taken, leaves the consumers' side, wakes producers. */
 SQ_HOT int sq_read_end(sq_reader *reader) {
     sq_ring *ring = reader->ring;
@@ -228,7 +241,8 @@ SQ_HOT int sq_read_end(sq_reader *reader) {
     }
     sq_leave(ring, SQ_CONSUMERS);
     SQ_POINT(take_unlocked);
-    if (freed) sq_event_wake(&header->not_full, freed);
+    if (__builtin_expect(freed && reader->disordered, 0)) sq_wake_after_settling(header, freed);
+    else if (freed) sq_event_wake(&header->not_full, freed);
     return status;
 }
 
@@ -283,7 +297,7 @@ static inline int sq_get_wait(sq_ring *ring, void *buffer, size_t size, sq_recor
     for (;;) {
         int status = sq_get_once(ring, buffer, size, record, true, true);
         if (status == SQ_EMPTY) {
-            if (sq_reap(ring, true)) continue;
+            if (sq_reap(ring, true) == SQ_OK) continue;
             status = sq_wait_turn(ring, SQ_CONSUMERS, 0, deadline_ns);
             if (status == SQ_OK) continue;
         } else if (status == SQ_AGAIN && sq_now_ns() >= deadline_ns) {

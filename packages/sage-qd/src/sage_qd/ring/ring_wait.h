@@ -75,6 +75,10 @@ static inline void sq_event_wake_all(sq_event *event) {
 /* Announces a sleeper; the caller looks at its condition again afterwards, then calls sq_event_sleep(key). */
 static inline uint32_t sq_event_announce(sq_event *event, bool first) {
     uint32_t key = sq_load_acquire32(&event->sequence);
+#ifdef SQ_PLANT_ANNOUNCED_UNFENCED
+    sq_store32(&event->sleepers, sq_load32(&event->sleepers) + 1);
+    return key;
+#endif
     if (first || sq_load32(&event->sleepers) == 0) sq_add_full32(&event->sleepers, 1);
     sq_full_fence(); /* F1 */
     SQ_POINT(sleep_announced);

@@ -26,7 +26,7 @@ from sage_qd.errors import (
     QueueNoSpaceError,
     QueueNotFoundError,
 )
-from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, segment_mode, wait_any
+from sage_qd.ring._ring import CAPACITY_MAX, ITEMS_MAX, Ring, format_segment, look, segment_mode, wait_any
 from sage_qd.ring.handles import remember
 from sage_qd.ring.places import (
     check_private,
@@ -409,7 +409,13 @@ def list_segments(namespace: str | None = None) -> list[SegmentInfo]:
     return found
 
 
-def clean_segments(namespace: str | None = None, *, kept: bool = False, dry_run: bool = False) -> list[str]:
+def clean_segments(
+    namespace: str | None = None,
+    *,
+    kept: bool = False,
+    dry_run: bool = False,
+    leads_on: Callable[[str], bool] | None = None,
+) -> list[str]:
     """
     Remove the segments that nobody is attached to, and spill files that nobody refers to; return their paths.
 
@@ -419,12 +425,14 @@ def clean_segments(namespace: str | None = None, *, kept: bool = False, dry_run:
         namespace: Only look there; None looks everywhere.
         kept: Also remove what was made to outlive its users, and has none now.
         dry_run: Remove nothing; return what would be.
+        leads_on: Asked with the text that names the successor of a ring that was moved; if it says yes, the ring is
+            spared, because its name still leads there. None spares none.
     """
     removed = []
     for info in list_segments(namespace):
         spills = SpillFiles(info.path)
         if not info.in_use:
-            removed += _removed_unless_used(info.path, spills, kept=kept, dry_run=dry_run)
+            removed += _removed_unless_used(info.path, spills, kept=kept, dry_run=dry_run, leads_on=leads_on)
         elif candidates := spills.unlocked():
             with suppress(QueueNotFoundError), attach(info.name, namespace=info.namespace) as ring:
                 if not ring.single_consumer:  # that one's records cannot be walked while it is at work
@@ -441,7 +449,9 @@ def clean_segments(namespace: str | None = None, *, kept: bool = False, dry_run:
     return removed
 
 
-def _removed_unless_used(path: str, spills: SpillFiles, *, kept: bool, dry_run: bool) -> list[str]:
+def _removed_unless_used(
+    path: str, spills: SpillFiles, *, kept: bool, dry_run: bool, leads_on: Callable[[str], bool] | None
+) -> list[str]:
     """Remove a segment and its spill files, with the lock: whoever attaches at this moment waits, and looks again."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -452,6 +462,8 @@ def _removed_unless_used(path: str, spills: SpillFiles, *, kept: bool, dry_run: 
             return []
         if not kept and is_kept(descriptor):
             return []
+        if leads_on is not None and (successor := _successor_of(path, descriptor)) is not None and leads_on(successor):
+            return []
         removed = [path, *spills.listed()]
         if not dry_run:
             spills.remove_all()
@@ -459,6 +471,15 @@ def _removed_unless_used(path: str, spills: SpillFiles, *, kept: bool, dry_run: 
         return removed
     finally:
         os.close(descriptor)
+
+
+def _successor_of(path: str, descriptor: int) -> str | None:
+    """What a ring was sealed with; None when it was not, or nobody can say any more."""
+    try:
+        seen = look(descriptor)
+        return successor_in(f"{path}~moved.{seen['instance']}") if seen["moved"] else None
+    except (CorruptQueueError, IncompatibleQueueError, InsecureQueueError):
+        return None
 
 
 def _is_kept_file(path: str) -> bool:

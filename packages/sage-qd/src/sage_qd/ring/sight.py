@@ -55,6 +55,8 @@ class Sight:
     pid_namespace: int
     this_boot: bool
     """Whether the locks are of this boot; otherwise nobody has attached since the last one."""
+    moved: bool
+    """Whether it was sealed in favour of another queue, to which its name leads."""
     damaged_at: int | None
     """Offset of the field that somebody found damaged."""
     damage_found_by: int
@@ -106,6 +108,7 @@ def _shaped(path: str, found: os.stat_result, seen: Mapping[str, Any]) -> Sight:
         kept=bool(mode & MODE_KEPT),
         pid_namespace=seen["pid_namespace"],
         this_boot=seen["this_boot"],
+        moved=seen["moved"],
         damaged_at=seen["damaged_at"],
         damage_found_by=seen["damage_found_by"],
         resizes=seen["resizes"],
