@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -18,6 +19,7 @@ from sage_qd import (
     QueueClosedError,
     QueueLostError,
     QueueNotFoundError,
+    QueueUnavailableError,
     RayQueueDescriptor,
     clean_ray,
 )
@@ -100,6 +102,74 @@ def until_it_is_lost(queue: Any) -> QueueLostError:
 # -- The actor dies ----------------------------------------------------------------------------------------------------
 
 
+def acked_in_a_block(lease: Any) -> None:
+    with lease:
+        assert lease.attempt == 0
+
+
+@pytest.mark.parametrize(
+    "settle", [lambda lease: lease.ack(), lambda lease: lease.nack(), acked_in_a_block], ids=["ack", "nack", "with"]
+)
+def test_a_message_on_trial_is_lost_with_its_queue(place: dict[str, str], settle: Callable[[Any], None]) -> None:
+    descriptor = named(**place)
+    queue = descriptor.open()
+    queue.put("on trial")
+    lease = queue.lease()
+    ray.kill(actor_of(descriptor))
+    until_it_is_lost(queue)
+
+    with pytest.raises(QueueLostError) as caught:
+        settle(lease)
+
+    assert caught.value.items_lost is True
+
+
+LEFT_THE_CLUSTER = """
+import sys
+import ray
+from sage_qd import QueueLostError, RayQueueDescriptor
+
+ray.init(address=sys.argv[2], logging_level="error", log_to_driver=False)
+queue = RayQueueDescriptor.from_json(sys.argv[1]).attach()
+ray.shutdown()
+print("left", flush=True)
+sys.stdin.readline()
+try:
+    queue.get(timeout=60)
+except QueueLostError as error:
+    print(error.items_lost)
+"""
+
+
+def test_who_has_left_the_cluster_is_told_that_the_queue_is_lost(cluster: Any) -> None:
+    descriptor = named(durable=True)
+    queue = descriptor.open()
+    words = [sys.executable, "-P", "-c", LEFT_THE_CLUSTER, descriptor.to_json(), cluster.address]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "left\n"
+        ray.kill(actor_of(descriptor), no_restart=False)
+
+        told, _ = user.communicate("\n", timeout=120)
+
+    assert told == "False\n"  # as far as it can know: the messages of a durable queue are kept
+    until_it_is_lost(queue)
+    queue.close()
+    descriptor.open().destroy()
+
+
+def test_the_memory_of_a_message_on_trial_is_gone_with_its_queue(cluster: Any) -> None:
+    descriptor = named()
+    queue = descriptor.open()
+    queue.put("on trial")
+    lease = queue.lease()
+    ray.kill(actor_of(descriptor))
+    until_it_is_lost(queue)
+
+    with pytest.raises(QueueLostError):
+        pytest.fail(f"{lease.value!r} is there")
+
+
 @pytest.mark.parametrize("how", ["ray.kill", "SIGKILL"])
 def test_the_death_of_the_actor_ends_waiting_and_later_calls(place: dict[str, str], how: str) -> None:
     descriptor = named(maxsize=2, **place)
@@ -177,21 +247,45 @@ def test_a_durable_queue_keeps_what_it_accepted(place: dict[str, str]) -> None:
         descriptor.attach()
 
 
-def test_the_death_of_the_home_node_loses_the_queue(cluster: Any) -> None:
+def test_a_durable_queue_can_be_opened_while_its_actor_is_restarted(place: dict[str, str]) -> None:
+    descriptor = named(durable=True, **place)
+    queue = descriptor.open()
+    queue.put("kept")
+    incarnations = {queue.incarnation}
+    while len(incarnations) < 4:
+        kill_process(queue._link.facts.pid)
+        until_it_is_lost(queue)
+        queue.close()
+        queue = descriptor.open(create=False)
+        incarnations.add(queue.incarnation)
+
+    assert queue.get() == "kept"
+    queue.destroy()
+
+
+def test_the_death_of_the_home_node_loses_the_queue_durable_or_not(cluster: Any) -> None:
     before = {node["NodeID"] for node in ray.nodes()}
     node = cluster.add_node(num_cpus=1, object_store_memory=100_000_000, include_dashboard=False)
     cluster.wait_for_nodes()
     (there,) = {found["NodeID"] for found in ray.nodes()} - before
-    queue = named(node_id=there).open()
-    getter = background(queue.get)
+    descriptors = [named(node_id=there, durable=durable) for durable in (False, True)]
+    queues = [descriptor.open() for descriptor in descriptors]
+    waiting = [background(queue.get) for queue in queues]
 
     cluster.remove_node(node, allow_graceful=False)
 
-    with pytest.raises(QueueLostError):
-        getter.result()
-    with pytest.raises(QueueLostError):
-        queue.put(1)
-    queue.close()
+    for queue, getter, descriptor in zip(queues, waiting, descriptors, strict=True):
+        for call in (getter.result, lambda queue=queue: queue.put(1)):
+            with pytest.raises(QueueLostError) as caught:
+                call()
+            assert caught.value.items_lost is True
+        queue.close()
+        with pytest.raises(QueueNotFoundError):
+            descriptor.attach()
+        with pytest.raises(QueueUnavailableError, match="node"):
+            descriptor.open(create=True)
+    with rings.attach(queues[1]._link.facts.ring, namespace="ray") as ring:  # this node was no host of its own
+        ring.unlink()
 
 
 # -- A user dies -------------------------------------------------------------------------------------------------------
@@ -254,11 +348,12 @@ def test_a_request_that_is_sent_again_is_done_once(other_node: str) -> None:
     queue = named(node_id=other_node).open()
     link: Any = queue._link
 
-    first = link.send("put", [b"once"], None, 0)
+    first = link.send("put", ([b"once"], b"\0"), None, 0)
     again = [link._sent(first.number, first.verb, first.arguments) for _ in range(3)]
     assert [link.answer(request) for request in (first, *again)] == [(1, 1)] * 4
     taken = link.send("take", 1, None, 0, False)
-    assert [link.answer(link._sent(taken.number, taken.verb, taken.arguments)) for _ in range(2)] == [[b"once"]] * 2
+    answers = [link.answer(link._sent(taken.number, taken.verb, taken.arguments)) for _ in range(2)]
+    assert answers == [([b"once"], b"\0")] * 2
 
     assert queue.qsize() == 0
     queue.close()
@@ -275,6 +370,42 @@ def test_batches_from_another_node_keep_their_order_and_the_bound(other_node: st
     assert taken == list(range(20_000))
     assert putter.result() == 20_000
     assert queue.stats().high_water <= 700
+    queue.close()
+
+
+def test_a_connection_that_breaks_again_and_again_costs_no_message_and_doubles_none(other_node: str) -> None:
+    queue = named(node_id=other_node, maxsize=50).open()
+    link: Any = queue._link
+    putter = background(lambda: [queue.put(number) for number in range(400)])
+    taken: list[int] = []
+    broken = set()
+    while len(taken) < 400:
+        taken += queue.get_many(20, timeout=PATIENCE_SECONDS)
+        broken.add(link._stream)
+        link._stream.close()
+
+    assert taken == list(range(400))
+    putter.result()
+    assert len(broken) > 5
+    assert (queue.qsize(), queue.stats().puts) == (0, 400)
+    queue.close()
+
+
+def test_where_no_connection_comes_about_requests_go_through_ray(
+    other_node: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from sage_qd.queues import ray_actor
+
+    def refused(door: Any) -> None:
+        raise ConnectionRefusedError(f"nobody listens at {door.host}")
+
+    monkeypatch.setattr(ray_actor, "Stream", refused)
+    queue = named(node_id=other_node).open()
+    monkeypatch.undo()
+    queue.put_many(range(100))
+    assert queue.get_many(200) == list(range(100))
+    assert queue._link._stream is None  # type: ignore[attr-defined]
+    assert "through Ray: nobody listens at" in caplog.text
     queue.close()
 
 

@@ -2,14 +2,19 @@
 
 import importlib
 import itertools
+import json
 import random
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sage_qd import TaskDiedError
+from sage_qd import GraphError, TaskDiedError
 from sage_qd.runtime import BaseFunction, JobState, LocalEnvironment, RemoteEnvironment
 from sage_qd.testing import wait_for
 
@@ -29,6 +34,17 @@ def queues_left() -> list[str]:
 
     named = ray.util.list_named_actors(all_namespaces=True)
     return [each["name"] for each in named if each["name"].startswith("sage-qd/job")]
+
+
+def workers_left() -> list[str]:
+    """Actors of tasks and services that have not ended, of any job."""
+    from ray._private.state import actors  # the public way needs the dashboard
+
+    return [
+        found["ActorID"]
+        for found in actors().values()
+        if "_Worker" in found["ActorClassName"] and found["State"] != "DEAD"
+    ]
 
 
 def test_the_program_of_threads_and_processes_runs_in_actors(nodes: list[str]) -> None:
@@ -91,6 +107,73 @@ def test_a_killed_actor_starts_again_and_nothing_is_lost_or_doubled(nodes: list[
     assert len(dispatcher.restarted) == kills > 0
 
 
+@pytest.fixture
+def doomed(cluster: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Return a node more for one test, and what kills it with all its processes."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=100_000_000, include_dashboard=False)
+    cluster.wait_for_nodes()
+    gone: list[Any] = []
+
+    def kill() -> None:
+        gone.append(node)
+        cluster.remove_node(node, allow_graceful=False)
+
+    yield node.node_id, kill
+    if not gone:
+        kill()
+    import ray
+
+    def is_known() -> bool:
+        return all(found["NodeID"] != node.node_id or not found["Alive"] for found in ray.nodes())
+
+    wait_for(is_known, "the cluster knows, and places nothing there any more")
+
+
+def slow_sums(env: RemoteEnvironment, count: int) -> Any:
+    def slowly(item: int) -> int:
+        time.sleep(0.0005)
+        return item
+
+    return env.from_collection(range(count)).map(slowly, name="middle").keyby(lambda x: x % 3).sum().collect()
+
+
+def test_tasks_of_a_killed_node_start_again_on_others_and_nothing_is_lost_or_doubled(
+    nodes: list[str], doomed: tuple[str, Callable[[], None]]
+) -> None:
+    there, kill = doomed
+    env = RemoteEnvironment("job", node_ids=[nodes[0], there], delivery="exactly_once", restarts=3, batch_size=16)
+    items = slow_sums(env, 3000)
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.wait(timeout=0.05) or len(items.items) > 100, "it is on its way")
+    before = {name for name, task in dispatcher.tasks.items() if getattr(task, "node_id", None) == there}
+
+    kill()
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    sums = {key: list(itertools.accumulate(range(key, 3000, 3))) for key in range(3)}
+    assert {key: [value for found, value in items.items if found == key] for key in range(3)} == sums
+    assert before == {"middle_0", "reduce_0"}
+    assert {task for task, _ in dispatcher.restarted} == before
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+def test_a_killed_node_ends_a_job_whose_policy_is_to_fail(
+    nodes: list[str], doomed: tuple[str, Callable[[], None]]
+) -> None:
+    there, kill = doomed
+    env = RemoteEnvironment("job", node_ids=[nodes[0], there], delivery="exactly_once", batch_size=16)
+    items = slow_sums(env, 1_000_000)
+    dispatcher = env.submit()
+    wait_for(lambda: dispatcher.wait(timeout=0.05) or len(items.items) > 100, "it is on its way")
+
+    kill()
+
+    with pytest.raises(TaskDiedError, match=r"task '(middle|reduce)_0' was killed"):
+        dispatcher.wait(timeout=PATIENCE)
+    assert dispatcher.state is JobState.FAILED
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
 def test_an_error_in_an_actor_ends_the_job_with_its_traceback(nodes: list[str]) -> None:
     def picky(item: int) -> int:
         raise LookupError(f"no {item}")
@@ -103,6 +186,25 @@ def test_an_error_in_an_actor_ends_the_job_with_its_traceback(nodes: list[str]) 
 
     assert "in picky" in str(caught.value.__cause__)
     wait_for(lambda: queues_left() == [], "the queues are gone")
+
+
+def test_an_operator_that_cannot_be_sent_is_told_with_its_step_and_leaves_nothing(nodes: list[str]) -> None:
+    lock = threading.Lock()
+
+    def locked(item: int) -> int:
+        with lock:
+            return item
+
+    env = RemoteEnvironment("job")
+    env.from_source(itertools.count).map(locked, name="locked").sink(str)
+
+    with pytest.raises(GraphError, match=r"'locked_0': it cannot be sent .*cannot pickle '_thread\.lock' object"):
+        env.execute(timeout=PATIENCE)
+
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FAILED
+    wait_for(lambda: queues_left() == [], "the queues are gone")
+    wait_for(lambda: workers_left() == [], "the actors are gone")
 
 
 def test_an_actor_that_dies_too_often_ends_the_job(nodes: list[str]) -> None:
@@ -134,6 +236,7 @@ def test_services_run_in_actors(nodes: list[str]) -> None:
     env.execute(timeout=PATIENCE)
 
     assert items.items == [0, 2, 4, 6, 8]
+    wait_for(lambda: workers_left() == [], "tasks and the service are gone")
 
 
 def test_a_source_without_end_is_stopped(nodes: list[str]) -> None:
@@ -141,17 +244,41 @@ def test_a_source_without_end_is_stopped(nodes: list[str]) -> None:
     env.from_source(itertools.count).sink(lambda x: None, name="end")
     dispatcher = env.submit()
     wait_for(lambda: dispatcher.wait(timeout=0) or dispatcher.status()["tasks"]["end_0"]["taken"] > 1000, "it runs")
+    assert len(workers_left()) == 2
 
     dispatcher.stop()
 
     assert dispatcher.state is JobState.STOPPED
     wait_for(lambda: queues_left() == [], "the queues are gone")
+    wait_for(lambda: workers_left() == [], "the actors are gone")
+
+
+def test_a_job_in_actors_is_seen_from_another_process(nodes: list[str]) -> None:
+    def slowly(item: int) -> None:
+        time.sleep(0.002)
+
+    env = RemoteEnvironment("seen-in-actors", node_ids=nodes, batch_size=8)
+    env.from_source(itertools.count, name="numbers").sink(slowly, name="slow", buffer_size=2)
+    dispatcher = env.submit()
+    command = [sys.executable, "-m", "sage_qd", "top", "--job", env.job, "--once", "--json", "--interval", "0.5"]
+    found: dict[str, Any] = {}
+
+    def is_seen() -> bool:
+        """Look from outside while the driver does not even wait for its job."""
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        found.update(json.loads(ended.stdout))
+        return bool(found["slow"] == ["slow_0"] and found["tasks"]["slow_0"]["rate_in"] > 0)
+
+    wait_for(is_seen, "the slow task is known")
+    dispatcher.stop()
+
+    assert (found["platform"], found["state"]) == ("remote", "running")
+    assert found["tasks"]["slow_0"]["depth"] <= 2
+    assert found["tasks"]["numbers_0"]["blocked_ns"] > 0
+    assert dispatcher.status()["tasks"]["slow_0"]["taken"] > 0
 
 
 def test_without_a_cluster_it_is_told() -> None:
-    import subprocess
-    import sys
-
     text = (
         "from sage_qd import QueueUnavailableError\n"
         "from sage_qd.runtime import RemoteEnvironment\n"

@@ -1,10 +1,12 @@
 """Moving a queue while it is used: what its users see, and what is left when somebody is killed."""
 
 import gc
+import inspect
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +20,7 @@ from sage_qd import (
     QueueMovedError,
     QueueNotFoundError,
     SageQueueDescriptor,
+    SharedMemoryQueueDescriptor,
     ShutDown,
     migrate,
 )
@@ -44,6 +47,10 @@ def ring_queue(**settings: Any) -> SageQueueDescriptor:
 
 def local_queue(**settings: Any) -> LocalQueueDescriptor:
     return LocalQueueDescriptor(f"q{next(_numbers)}-{NAMESPACE}", **settings)
+
+
+def shm_queue(**settings: Any) -> SharedMemoryQueueDescriptor:
+    return SharedMemoryQueueDescriptor(f"q{next(_numbers)}-{NAMESPACE}", **settings)
 
 
 PAIRS = [(ring_queue, ring_queue), (local_queue, ring_queue), (local_queue, local_queue)]
@@ -177,6 +184,75 @@ def test_a_queue_is_moved_on_and_on_and_back_to_its_first_kind() -> None:
     queue.close()
 
 
+@pytest.mark.parametrize("kind", [ring_queue, local_queue, shm_queue])
+def test_a_long_chain_of_moves_is_gone_through_without_nesting(kind: Callable[..., Any]) -> None:
+    """Once from the first descriptor in one call, and once move by move: each call then costs the same."""
+    source = kind()
+    queue, late, taker = source.open(), source.attach(), source.attach()
+    here = source
+    for generation in range(60):
+        here = migrate(here, here.queue_type, timeout=0).descriptor
+        queue.put(generation)
+        assert taker.get(timeout=0) == generation
+
+    depth = len(inspect.stack())
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(depth + 50)
+    try:
+        late.put("from the first")
+        queue.put("from the last")
+        assert source.qsize() == 2
+        assert [taker.get(timeout=0), late.get(timeout=0)] == ["from the first", "from the last"]
+        late.put_many([1, 2])
+        assert source.clear() == 2
+        assert source.shutdown() == 0
+        with pytest.raises(ShutDown):
+            late.put("too late")
+    finally:
+        sys.setrecursionlimit(limit)
+    for each in (taker, late, queue):
+        each.close()
+
+
+@pytest.mark.parametrize("kind", [ring_queue, local_queue, shm_queue])
+def test_looking_clearing_and_ending_reach_both_queues(kind: Callable[..., Any]) -> None:
+    source = kind(maxsize=3)
+    queue, looker = source.open(), source.attach()
+    queue.put("old")
+    target = migrate(source, source.queue_type, timeout=0).descriptor
+    queue.put_many(["new", "new"])
+
+    assert (looker.qsize(), looker.empty(), looker.stats().depth) == (1, False, 1)
+    assert queue.get() == "old"
+    assert (looker.qsize(), looker.empty(), looker.full(), looker.stats().depth) == (2, False, False, 2)
+    with target.attach() as new:
+        assert source.attach().clear() == 2
+        assert (new.qsize(), looker.empty()) == (0, True)
+    queue.put("dropped")
+    assert looker.shutdown(immediate=True) == 1
+    for each in (queue, looker):
+        with pytest.raises(ShutDown):
+            each.get(timeout=30)
+        each.close()
+
+
+def test_puts_may_be_further_on_than_takes() -> None:
+    source = ring_queue()
+    queue = source.open()
+    queue.put(0)
+    here = source
+    for generation in range(1, 30):
+        here = migrate(here, "sage_queue", timeout=0).descriptor
+        queue.put(generation)
+    late = source.attach()
+    late.put("last")
+
+    assert [late.get(timeout=0), *(queue.get(timeout=0) for _ in range(1, 30))] == list(range(30))
+    assert late.get(timeout=0) == "last"
+    for each in (late, queue):
+        each.close()
+
+
 def test_a_late_user_who_leaves_first_takes_nothing_along() -> None:
     """Nobody but the first handle, which has not followed yet, keeps the newer queues for itself."""
     source = ring_queue()
@@ -216,6 +292,22 @@ def test_a_move_that_cannot_be_leaves_the_queue_as_it_was() -> None:
         migrate(source, ring_queue())
     for each in (source, full, single):
         each.close()
+
+
+@pytest.mark.parametrize("kind", [ring_queue, shm_queue])
+def test_a_move_that_fails_takes_no_queue_away_that_nobody_has_open(kind: Callable[..., Any]) -> None:
+    source, target = kind(), kind()
+    with source.open() as queue, target.open() as taken:
+        queue.put("kept")
+        queue.leave_behind()
+        queue.close()
+        taken.put("there already")
+
+        with pytest.raises(ValueError, match="move to an empty one"):
+            migrate(source, target, timeout=0)
+
+    with source.attach() as queue:
+        assert queue.get_nowait() == "kept"
 
 
 def test_a_second_move_to_elsewhere_is_refused_and_the_same_one_goes_on() -> None:

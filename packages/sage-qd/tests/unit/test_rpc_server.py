@@ -105,7 +105,7 @@ def test_a_frame_survives_packing() -> None:
         wire.OpenHandle(1, "名", True, 5, "msgpack", None),
         wire.Put(2, 1, [b"raw", (2, b"\x01")], None),
         wire.Take(3, 1, 5, 0, wire.TRY, 0.5, False),
-        wire.Settle(4, 1, [1, 2], [3]),
+        wire.Settle(4, 1, 3, 2),
         wire.Ask(5, 1, "shutdown", True),
         wire.Wait(6, 1, True, 1.5),
         wire.Cancel(6),
@@ -213,6 +213,32 @@ def test_a_repeated_take_gets_the_same_message(server: QueueServer, raw: Raw) ->
     assert raw.hear() == first
 
 
+@pytest.mark.parametrize(
+    "made", [LocalQueueDescriptor("many"), SageQueueDescriptor("many", codec="msgpack")], ids=["memory", "ring"]
+)
+def test_what_one_take_leased_is_settled_together(made: Any) -> None:
+    items: list[Any] = [b"a", (2, b"\x01"), b"c"]
+    with QueueServer({"many": made}) as server:
+        raw = Raw(server.port)
+        raw.hello()
+
+        def asked(request: Any) -> Any:
+            raw.say(request)
+            return raw.hear()
+
+        handle = asked(wire.OpenHandle(1, "many", False, 0, "msgpack", None)).value["handle"]
+        asked(wire.Put(2, handle, items, None))
+        assert asked(wire.Take(3, handle, 9, 0, None, 0, False)) == wire.Taken(3, 1, [], items)
+
+        asked(wire.Settle(4, handle, 1, 1))
+        asked(wire.Put(5, handle, [b"d"], None))
+
+        assert asked(wire.Take(6, handle, 9, 0, None, 0, False)) == wire.Taken(6, 2, [1, 1, 0], [*items[1:], b"d"])
+        assert asked(wire.Settle(7, handle, 1, 1)).fault == "FencedError"
+        assert asked(wire.Settle(8, handle, 2, 4)).fault == "ProtocolError"
+        raw.close()
+
+
 def test_a_take_that_was_given_up_takes_nothing(server: QueueServer, raw: Raw) -> None:
     raw.hello()
     raw.say(wire.OpenHandle(1, "given-up", True, 0, "msgpack", None))
@@ -232,7 +258,7 @@ def test_verbs_that_are_none_and_foreign_handles_do_no_harm(server: QueueServer,
     assert raw.hear().fault == "QueueClosedError"
     raw.say(wire.OpenHandle(2, "verbs", True, 0, "msgpack", None))
     handle = raw.hear().value["handle"]
-    raw.say(wire.Settle(3, handle, [12345], []))
+    raw.say(wire.Settle(3, handle, 12345, 1))
     assert raw.hear().fault == "FencedError"
 
     raw.say(wire.Ask(4, handle, "__class__", None))

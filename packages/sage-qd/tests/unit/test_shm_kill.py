@@ -60,6 +60,7 @@ class WatchedStruct:
     def __init__(self, struct: Struct, tick: Callable[[], None]) -> None:
         self.struct = struct
         self.tick = tick
+        self.pack = struct.pack
 
     def pack_into(self, buffer: Any, *rest: Any) -> None:
         self.tick()

@@ -111,6 +111,13 @@ def test_a_record_that_ends_behind_the_tail_is_corrupt(queue: SharedMemoryQueue[
         queue.get_nowait()
 
 
+def test_a_holder_in_a_queue_where_nobody_holds_anything_is_corrupt(queue: SharedMemoryQueue[Any]) -> None:
+    struct.pack_into("=Q", bytes_of(queue), DATA_START + 24, 7)
+
+    with pytest.raises(CorruptQueueError, match="holder"):
+        queue.get_nowait()
+
+
 def test_a_count_of_leases_that_no_record_has_is_corrupt(queue: SharedMemoryQueue[Any]) -> None:
     spoil(queue, leased=2)
 

@@ -84,6 +84,40 @@ def test_every_size_survives_the_way_round_the_ring() -> None:
             lease.ack()
 
 
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_batches_of_small_and_large_messages_survive_the_way_round_the_ring(most: int) -> None:
+    sizes = [*range(70), 4095, 4096, 4097, 0, 10_000, 1, 5000, 5000, 31, 32, 33]
+    with opened(codec="raw", capacity_bytes=1 << 16) as queue:
+        for turn in range(30):
+            sent = [bytes([(turn + size) % 251]) * size for size in sizes]
+            assert queue.put_many(sent) == len(sent)
+            taken = []
+            while not queue.empty():
+                taken += queue.get_many(most)
+            assert taken == sent
+
+
+def test_a_batch_ends_before_the_message_that_is_too_much() -> None:
+    with opened(codec="raw") as queue:
+        queue.put_many([bytes(100)] * 5)
+
+        assert [len(queue.get_many(9, most)) for most in (250, 1, 200)] == [2, 1, 2]
+
+
+def test_a_message_is_as_old_as_its_time_in_the_queue() -> None:
+    with opened(maxsize=1) as queue:
+        queue.put(1)
+        putter = background(queue.put, 2)
+        wait_for(lambda: queue.stats().put_waiters == 1, "it waits")
+        since = time.monotonic_ns()
+        wait_for(lambda: time.monotonic_ns() - since > 20_000_000, "it waited for long")
+        arrives_after = time.monotonic_ns()
+        assert queue.get() == 1
+        putter.result()
+
+        assert queue.stats().oldest_age_ns <= time.monotonic_ns() - arrives_after
+
+
 def test_what_cannot_fit_is_refused_at_once_and_changes_nothing() -> None:
     with opened(codec="raw", capacity_bytes=4096) as queue:
         queue.put(bytes(4064))

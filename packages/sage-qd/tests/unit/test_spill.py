@@ -59,6 +59,24 @@ def test_every_way_of_getting_reads_it(small: Ring) -> None:
     assert files(small) == []
 
 
+@pytest.mark.parametrize("large", [b"L" * 40_000, b"L" * 200_000], ids=["in the ring", "spilled"])
+def test_a_batch_that_lingers_goes_on_over_large_items(new_ring: NewRing, large: bytes) -> None:
+    ring = new_ring(capacity_bytes=1 << 18)
+    ring.put_many([b"a", large, b"b"])
+
+    assert ring.get_many(3, linger=60) == [b"a", large, b"b"]
+
+
+def test_a_damaged_item_that_a_batch_meets_is_told_and_the_batch_comes_with_the_next_get(new_ring: NewRing) -> None:
+    ring = new_ring(capacity_bytes=4096)
+    ring.put_many([b"a", LARGE])
+    os.unlink(files(ring)[0])
+
+    with pytest.raises(errors.CorruptQueueError, match="spill file"):
+        ring.get_many(2, linger=60)
+    assert ring.get_nowait() == b"a"
+
+
 def test_get_into_leaves_it_in_the_ring(small: Ring) -> None:
     small.put(LARGE)
 

@@ -80,11 +80,11 @@ def migrate(source: BaseQueueDescriptor, to: BaseQueueDescriptor | str, *, timeo
     text = target.to_json(for_this_process=not source.can_serialize)
     with source.attach() as old, target._opened(create=True) as new:
         old.follow(None)
+        old.leave_behind()  # a move that fails must not be what takes a queue away that nobody has open
         start = time.monotonic()
         moved = _remaining(old) if _is(old.successor(), target) else _sealed(old, new, target, text)
         left = _drained(old, deadline)
-        for queue in (old, new):  # those who follow may still be further back
-            queue.leave_behind()
+        new.leave_behind()  # those who follow may still be further back
         return Migration(descriptor=target, moved=moved, pause_ms=(time.monotonic() - start) * 1000, stragglers=left)
 
 

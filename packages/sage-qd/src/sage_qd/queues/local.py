@@ -298,10 +298,10 @@ class LocalQueue(Queue[T]):
         store = self._store
         with store.mutex:
             self._check_open()
-            if store.moved_to is None:
-                store.collect()
-                return store.drop_all()
-        return store.moved_to.clear()
+            store.collect()
+            dropped = store.drop_all()
+            target = self._put_target("clear")
+        return dropped if target is None else dropped + target.clear()
 
     def _follow(self, step: Callable[[float], R], deadline: float) -> R:
         """Do something on the queue that took over, in slices, so that closing this handle ends the wait."""
@@ -435,20 +435,22 @@ class LocalQueue(Queue[T]):
         store = self._store
         with store.mutex:
             self._check_open()
-            if store.moved_to is None:
+            target = self._put_target("full")
+            if target is None:
                 store.collect()
                 return not store.has_room()
-        return store.moved_to.full()
+        return target.full()
 
     def stats(self) -> QueueStats:
         """Counters since the queue was made."""
         store = self._store
         with store.mutex:
             self._check_open()
-            if store.moved_to is None:
-                store.collect()
+            store.collect()
+            target = self._take_target()
+            if target is None:
                 return store.figures()
-        return store.moved_to.stats()
+        return target.stats()
 
     # -- Ending -------------------------------------------------------------------------------------------------------
 
@@ -457,16 +459,21 @@ class LocalQueue(Queue[T]):
         store = self._store
         with store.mutex:
             self._check_open()
+            dropped = 0
             if store.moved_to is None:
                 store.shut = store.ended = True
                 store.collect()
-                dropped = 0
                 if immediate:
                     store.shut_immediately = True
                     dropped = store.drop_all()
                 store.notify_everybody()
-                return dropped
-        return store.moved_to.shutdown(immediate)
+            target = self._put_target("shutdown")
+        return dropped if target is None else dropped + target.shutdown(immediate)
+
+    def is_drained(self) -> bool:
+        """Whether this very queue holds no message, leased ones included, wherever its calls are led."""
+        with self._store.mutex:
+            return not self._store.depth() + self._store.leased
 
     def is_shared(self) -> bool:
         """Whether anybody else has a handle of this queue."""

@@ -39,6 +39,12 @@ _TAKING: Final = (
     "stats",
 )
 _OTHERS: Final = ("clear", "shutdown", "task_done", "join")
+_LOOKING: Final[dict[str, Callable[[Any], bool]]] = {
+    "qsize": lambda seen: seen == 0,
+    "empty": bool,
+    "stats": lambda seen: seen.depth + seen.leased == 0,
+}
+"""Verbs that look at what is to be taken, and whether what they saw is nothing."""
 _TIMED: Final = {
     "put": 2,
     "put_many": 1,
@@ -55,7 +61,10 @@ _TIMED: Final = {
 
 class Succession:
     """
-    The way from one handle to that of the successor.
+    The way from one handle to that of the successor, which may have a way of its own, and so on.
+
+    A chain of moves is gone through in a loop, and all its handles then have the verbs of its end: after a thousand
+    moves a call costs what it costs after one.
 
     Args:
         queue: The handle; its verbs are replaced once it followed.
@@ -67,26 +76,53 @@ class Succession:
         self._open = open_successor
         self._mutex = threading.Lock()
         self._successor: str | None = None
+        self._origin: Succession | None = None  # whose target our handle is
+        self._ends: dict[bool, Any] = {}  # where puts (True) and takes (False) arrived when they were last led on
         self.target: Any = None
         """The handle of the successor, once it was needed."""
 
     def go_over(self, error: QueueMovedError, verb: str) -> Any:
         """
-        Return the handle of the successor, opened at the first call.
+        Return the handle to go on with, opened at the first call.
 
-        Verbs that put are those of the successor from then on. Verbs that take follow when one of them was led here:
+        Verbs that put are those of that handle from then on. Verbs that take follow when one of them was led here:
         before, there may be something left to take from the old queue.
         """
+        puts = verb in _PUTTING
+        passed = [self]
+        end, is_known = self._step(error, puts)
+        while not is_known and (further := _led_on(end, puts)) is not None:
+            passed.append(end._succession)
+            end, is_known = end._succession._step(further, puts)
+        for each in passed:
+            if puts or True not in each._ends:
+                each._lead(True, end)
+            if verb in _TAKING:
+                each._lead(False, end)
+        return end
+
+    def _step(self, error: QueueMovedError, puts: bool) -> tuple[Any, bool]:
+        """The next handle, or the one at which puts or takes arrived before; and whether it is such a one."""
         with self._mutex:
             if self._queue.closed:
                 raise QueueClosedError(name=error.name)
             if self.target is None:
                 self.target = self._open(error.successor, True)
                 self._successor = error.successor
-            replaced = (*_PUTTING, *_TAKING, *_OTHERS) if verb in _TAKING else _PUTTING
-            vars(self._queue).update({name: getattr(self.target, name) for name in replaced})
-            vars(self._queue).pop("_watches", None)  # those wait on the old queue
-            return self.target
+                if (way := getattr(self.target, "_succession", None)) is not None:
+                    way._origin = self
+            end = self._ends.get(puts)
+            return (self.target, False) if end is None else (end, True)
+
+    def _lead(self, puts: bool, end: Any) -> None:
+        """Let what puts or takes at our handle do so at the end, and likewise at the handles that were led to ours."""
+        verbs = _PUTTING if puts else (*_TAKING, *_OTHERS)
+        way: Succession | None = self
+        while way is not None:
+            way._ends[puts] = end
+            vars(way._queue).update({name: getattr(end, name) for name in verbs})
+            vars(way._queue).pop("_watches", None)  # those wait on the old queue
+            way = way._origin
 
     def close(self) -> None:
         """
@@ -115,6 +151,15 @@ class Succession:
             self.target.leave_behind()
 
 
+def _led_on(queue: Any, puts: bool) -> QueueMovedError | None:
+    """What a call on this handle would be led on by; None when it would be answered there."""
+    if getattr(queue, "_succession", None) is None:  # as in a kind that cannot be moved
+        return None
+    if (successor := queue.successor()) is None or not (puts or queue.is_drained()):
+        return None
+    return QueueMovedError(name=None, successor=successor)
+
+
 class Follower(Queue[T]):
     """What a kind that is written in Python needs to follow; its class is decorated with :func:`follows`, too."""
 
@@ -123,6 +168,11 @@ class Follower(Queue[T]):
     def follow(self, open_successor: Callable[[str, bool], Any] | None) -> None:
         """Go over to the successor when the queue is moved; see :meth:`Queue.follow`."""
         self._succession = None if open_successor is None else Succession(self, open_successor)
+
+    def is_drained(self) -> bool:
+        """Whether this very queue holds no message, leased ones included, wherever its calls are led."""
+        stats = type(self).stats.__wrapped__(self)  # type: ignore[attr-defined]  # of @follows
+        return not stats.depth + stats.leased
 
     def _followed(self, verb: str) -> Any:
         """The handle of the successor, for a verb that does something there too; None while there is none."""
@@ -149,8 +199,22 @@ def follows(kind: Q) -> Q:
     """
     for verb in (*_PUTTING, *_TAKING, *_OTHERS):
         if verb in vars(kind):
-            setattr(kind, verb, _following(verb, getattr(kind, verb)))
+            wrap = _looking_on if verb in _LOOKING else _following
+            setattr(kind, verb, wrap(verb, getattr(kind, verb)))
     return kind
+
+
+def _looking_on(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb that looks: one that sees nothing here looks where takes would be led."""
+
+    @wraps(method)
+    def call(self: Any) -> Any:
+        seen = method(self)
+        if self._succession is None or not _LOOKING[verb](seen) or (error := _led_on(self, puts=False)) is None:
+            return seen
+        return getattr(self._succession.go_over(error, verb), verb)()
+
+    return call
 
 
 def _following(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ ends with ``ActorDiedError``, and handles on the home node watch the actor's pro
 
 import asyncio
 import itertools
+import logging
 import os
 import socket
 import threading
@@ -19,11 +20,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
-from ray.exceptions import ActorUnavailableError, OwnerDiedError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, OwnerDiedError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sage_qd.errors import (
@@ -37,9 +38,12 @@ from sage_qd.queues.ray_home import HomeRayQueue
 from sage_qd.queues.ray_queue import RayQueue
 from sage_qd.queues.ray_remote import RemoteRayQueue
 from sage_qd.queues.ray_store import RING_NAMESPACE, Answer, Facts, RayStore, host_facts
+from sage_qd.queues.ray_stream import BrokenStreamError, Door, Stream, StreamServer
 from sage_qd.queues.sage_ring import SageQueue
 
 __all__ = ["clean", "connected", "open_queue"]
+
+_log = logging.getLogger(__name__)
 
 PREFIX: Final = "sage-qd/"
 """The name of a queue's actor is this and the queue id."""
@@ -49,13 +53,17 @@ UNUSED_SECONDS: Final = 60.0
 """An actor that nobody has entered for so long after its start ends: who made it has died."""
 ENDING_SECONDS: Final = 0.05
 """Between the end of the queue and that of the actor: for the answers that are on their way. Nothing depends on it."""
-RESENDS: Final = 8
-"""How often a request is sent again when Ray cannot reach the actor, with growing pauses; about ten seconds."""
+UNREACHED_SECONDS: Final = 30.0
+"""How long a request is sent again while Ray cannot reach the actor; Ray takes a few seconds to be sure of a death."""
+LONGEST_PAUSE_SECONDS: Final = 0.5
+"""Between two of these; they grow up to it."""
 OPENINGS: Final = 2000
 """How often opening starts again because the queue of this name was just ending; about twenty seconds."""
 PAUSE_SECONDS: Final = 0.01
 REACHED_SECONDS: Final = 10.0
 """How long the head of a cluster may take to answer that it is there."""
+DEATHS: Final = (RayActorError, ActorUnschedulableError)
+"""What Ray says of an actor that is dead; the second one where it cannot be restarted, as its node is dead, too."""
 
 
 class QueueActor:
@@ -66,6 +74,8 @@ class QueueActor:
         self._watches: set[asyncio.Task[None]] = set()
         self._itself = ray.get_runtime_context().current_actor
         self._is_ending = False
+        self._streams = StreamServer(self.call)
+        self._door: asyncio.Future[Door] | None = None
         self._keep(self._end_when_nobody_comes())
 
     async def enter(self, user: str, wanted: dict[str, Any], queue_id: str, presence: list[Any]) -> Answer:
@@ -87,6 +97,14 @@ class QueueActor:
         self._end_if_closed()
         return answer
 
+    async def door(self) -> Door | None:
+        """Where handles on other nodes may connect; None where Ray encrypts, which we do not."""
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return None
+        if self._door is None:
+            self._door = asyncio.ensure_future(self._streams.listen(ray.util.get_node_ip_address()))
+        return await asyncio.shield(self._door)
+
     async def leave(self, user: str) -> None:
         """Let a handle go."""
         self._store.leave(user)
@@ -103,6 +121,7 @@ class QueueActor:
     def _end_if_closed(self) -> None:
         if self._store.closed and not self._is_ending:
             self._is_ending = True
+            self._streams.close()
             asyncio.get_running_loop().call_later(ENDING_SECONDS, ray.kill, self._itself)
 
     async def _watch(self, user: str, presence: Any) -> None:
@@ -127,7 +146,7 @@ class QueueActor:
 
 @dataclass(frozen=True)
 class _Request:
-    """A request under way: enough to send it again."""
+    """A request under way: enough to send it again, and where its answer will come: from a stream, or from Ray."""
 
     number: int
     verb: str
@@ -156,6 +175,8 @@ class _ActorLink:
         self._under_way: set[int] = set()
         self._mutex = threading.Lock()
         self._presence: Any = None
+        self._door: Door | None = None
+        self._stream: Stream | None = None
         self._has_left = False
 
     def enter(self, wanted: dict[str, Any]) -> Facts:
@@ -164,6 +185,26 @@ class _ActorLink:
         entering = self._actor.enter.remote(self._user, wanted, self._queue_id, [self._presence])
         self.facts = _result(ray.get(entering))
         return self.facts
+
+    def connect(self) -> None:
+        """Have a connection of our own from now on; where the network lets none through, requests go through Ray."""
+        self._door = ray.get(self._actor.door.remote())
+        self._streamed()
+
+    def _streamed(self) -> Stream | None:
+        """The connection, made anew when the last one broke; None when there can be none."""
+        stream = self._stream
+        if stream is not None and not stream.broken:
+            return stream
+        with self._mutex:
+            if self._door is not None and (self._stream is stream) and not self._has_left:
+                try:
+                    self._stream = Stream(self._door)
+                except OSError as error:
+                    level = logging.WARNING if stream is None else logging.INFO  # a later one: the actor has died
+                    _log.log(level, "%s: no connection of its own, so it goes through Ray: %s", self.endpoint, error)
+                    self._door = self._stream = None
+            return self._stream
 
     def send(self, verb: str, *arguments: Any) -> _Request:
         """Send a request without waiting for its answer."""
@@ -176,7 +217,14 @@ class _ActorLink:
         self._check_connected()
         with self._mutex:
             settled = min(self._under_way, default=number)
-        answer = self._actor.call.remote(self._user, number, settled, verb, arguments)
+        answer: Any = self._streamed()
+        if answer is not None:
+            try:
+                answer.send(self._user, number, settled, verb, arguments)
+            except BrokenStreamError:
+                answer = None
+        if answer is None:
+            answer = self._actor.call.remote(self._user, number, settled, verb, arguments)
         return _Request(number, verb, arguments, answer)
 
     def answer(self, request: _Request) -> Any:
@@ -187,41 +235,59 @@ class _ActorLink:
         return _result(answer)
 
     def _arrived(self, request: _Request) -> Answer:
-        for attempt in range(RESENDS):
+        give_up, pause, sent_again = time.monotonic() + UNREACHED_SECONDS, PAUSE_SECONDS, False
+        while True:
             try:
-                done, value = ray.get(request.answer)
-            except ActorUnavailableError:
-                time.sleep(PAUSE_SECONDS * 2**attempt)
-                request = self._sent(request.number, request.verb, request.arguments)
+                if isinstance(request.answer, Stream):
+                    done, value = request.answer.answer(request.number)
+                else:
+                    done, value = ray.get(request.answer)
+            except BrokenStreamError:
+                answer = self._actor.call.remote(self._user, request.number, 0, request.verb, request.arguments)
+                request, sent_again = replace(request, answer=answer), True
+                give_up = time.monotonic() + UNREACHED_SECONDS
                 continue
-            except RayActorError:
+            except ActorUnavailableError:
+                if time.monotonic() >= give_up:
+                    return False, self._unknown(request)
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                request, sent_again = self._sent(request.number, request.verb, request.arguments), True
+                continue
+            except DEATHS:
                 done, value = False, self.lost()
             if isinstance(value, QueueLostError):
                 if self._has_left:
                     value = QueueClosedError(name=self._queue_id)
-                elif request.verb == "put" and not value.items_lost and attempt:
+                elif request.verb == "put" and not value.items_lost and sent_again:
                     value = self._unknown(request)  # the life before this one may have put it
                 else:
                     value = self.lost()
             return done, value
-        return False, self._unknown(request)
 
     def call(self, verb: str, *arguments: Any) -> Any:
         """Send a request and wait for its answer."""
         return self.answer(self.send(verb, *arguments))
 
     def lost(self) -> QueueLostError:
-        """The error of a handle whose actor is gone."""
-        return QueueLostError(endpoint=self.endpoint, items_lost=not self.facts.settings["durable"])
+        """
+        The error of a handle whose actor is gone; messages of a durable queue are safe while its home node lives.
+
+        Who has left the cluster cannot ask for that, and takes the node to live.
+        """
+        kept = self.facts.settings["durable"] and (not ray.is_initialized() or self.facts.node in _living_nodes())
+        return QueueLostError(endpoint=self.endpoint, items_lost=not kept)
 
     def leave(self) -> None:
         """Leave the queue; a queue that is gone is left already."""
         self._has_left = True
+        if (stream := self._stream) is not None:
+            stream.close()
         if not ray.is_initialized():
             return
         try:
             ray.get(self._actor.leave.remote(self._user))
-        except RayActorError:
+        except DEATHS:
             return
 
     def _unknown(self, request: _Request) -> OutcomeUnknownError:
@@ -230,6 +296,10 @@ class _ActorLink:
     def _check_connected(self) -> None:
         if not ray.is_initialized():
             raise QueueUnavailableError(endpoint=self.endpoint, reason="this process has left the Ray cluster")
+
+
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _result(answer: Answer) -> Any:
@@ -261,7 +331,7 @@ def open_queue(
         create: Whether it may be made.
 
     Raises:
-        QueueUnavailableError: Ray is not initialised in this process.
+        QueueUnavailableError: Ray is not initialised in this process, or the home node is not alive.
         QueueNotFoundError: It does not exist and may not be made.
         GeometryMismatchError: It exists with other settings.
     """
@@ -274,13 +344,14 @@ def open_queue(
             return _opened(
                 _actor(queue_id, namespace, settings, node_id, create), queue_id, namespace, settings, window
             )
-        except ActorUnavailableError:
-            time.sleep(PAUSE_SECONDS)  # it is just being restarted
-        except (QueueNotFoundError, RayActorError, QueueLostError) as error:
-            # Where it was found it was just ending: its name is free in a moment.
+        except QueueNotFoundError:
             if not create:
-                raise QueueNotFoundError(name=queue_id) from error
+                raise
             time.sleep(PAUSE_SECONDS)
+        except ActorUnschedulableError as error:
+            raise QueueUnavailableError(endpoint=_endpoint(queue_id, namespace), reason=str(error)) from error
+        except (RayActorError, QueueLostError):
+            time.sleep(PAUSE_SECONDS)  # being restarted, or just ending: then its name is free in a moment
     raise QueueUnavailableError(
         endpoint=_endpoint(queue_id, namespace), reason="its actor ends again and again; see the logs of Ray"
     )
@@ -319,6 +390,7 @@ def _opened(actor: Any, queue_id: str, namespace: str, settings: dict[str, Any],
     try:
         if facts.host == host_facts() and facts.node == ray.get_runtime_context().get_node_id():
             return _at_home(link, queue_id)
+        link.connect()
         return RemoteRayQueue(link, queue_id, window)
     except BaseException:
         link.leave()

@@ -6,7 +6,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sage_qd.errors import QueueClosedError, QueueMovedError, ShutDown
 from sage_qd.queues.base import Capabilities, Lease, QueueStats
@@ -106,11 +107,11 @@ class HomeRayQueue(RayQueue[T]):
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
-        return self._of_ring(self._ring.lease, block, timeout)
+        return _HomeLease(self, self._of_ring(self._ring.lease, block, timeout))
 
     def view(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial and show it in place; see :meth:`Queue.view`."""
-        return self._of_ring(self._ring.view, block, timeout)
+        return _HomeLease(self, self._of_ring(self._ring.view, block, timeout))
 
     def wait_message(self, timeout: float | None = None) -> bool:
         """Wait until a get has an answer; see :meth:`Queue.wait_message`."""
@@ -157,6 +158,50 @@ class HomeRayQueue(RayQueue[T]):
     def __del__(self) -> None:
         if (watch := vars(self).get("_watch")) is not None:
             watch.stop()
+
+
+class _HomeLease(Generic[T]):
+    """A lease of the ring, whose errors are those of the queue; see :class:`~sage_qd.Lease`."""
+
+    __slots__ = ("_lease", "_queue")
+
+    def __init__(self, queue: HomeRayQueue[T], lease: Lease[T]) -> None:
+        self._queue = queue
+        self._lease = lease
+
+    @property
+    def value(self) -> T:
+        """The message; may refer to the queue's memory, and is good until settled."""
+        try:
+            return self._lease.value
+        except QueueClosedError as error:
+            raise self._queue._explained(error) from None
+
+    @property
+    def attempt(self) -> int:
+        """How many times somebody held this message before."""
+        return self._lease.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody held this message before."""
+        return self._lease.redelivered
+
+    def ack(self) -> None:
+        """Take the message out for good; see :meth:`Lease.ack`."""
+        self._queue._of_ring(self._lease.ack)
+
+    def nack(self) -> None:
+        """Give the message back; see :meth:`Lease.nack`."""
+        self._queue._of_ring(self._lease.nack)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue._of_ring(self._lease.__exit__, kind, value, trace)
 
 
 class _DeathWatch:

@@ -1,13 +1,19 @@
 """A Ray queue from another node: everything is a request to the actor, whole batches where it can be."""
 
+import pickle
 import weakref
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import accumulate
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from sage_qd.codecs import Codec, get_codec
+from sage_qd.codecs.base import PICKLE_TAG, RAW_TAG
+from sage_qd.codecs.pickled import PickleCodec, plain_pickles
 from sage_qd.errors import (
     Empty,
     Full,
@@ -21,7 +27,7 @@ from sage_qd.errors import (
 from sage_qd.queues.base import Lease, QueueStats
 from sage_qd.queues.moving import follows
 from sage_qd.queues.ray_queue import Link, RayQueue, later
-from sage_qd.queues.ray_store import Message
+from sage_qd.queues.ray_store import Batch, Message
 from sage_qd.queues.waiting import check_batch, deadline_of, remaining
 
 __all__ = ["RemoteRayQueue"]
@@ -56,15 +62,16 @@ class RemoteRayQueue(RayQueue[T]):
         super().__init__(link, queue_id)
         self._window = window
         self._encoding: Codec = get_codec(link.facts.settings["codec"])
+        self._pickles = isinstance(self._encoding, PickleCodec)
         self._interrupted: deque[Any] = deque()
-        self._surplus: deque[Message] = deque()
+        self._surplus: deque[tuple[Any, int]] = deque()
 
     # -- Write side ---------------------------------------------------------------------------------------------------
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Append one message; see :meth:`Queue.put`."""
         self._check_open()
-        self._put_all([self._encoded(item)], deadline_of(block, timeout))
+        self._put_all(self._encoded([item]), deadline_of(block, timeout))
 
     def put_nowait(self, item: T) -> None:
         """Append one message without waiting."""
@@ -74,39 +81,44 @@ class RemoteRayQueue(RayQueue[T]):
         """Append many messages; see :meth:`Queue.put_many`."""
         self._check_open()
         deadline = deadline_of(True, timeout)
-        messages = [self._encoded(item) for item in items]
-        return self._put_all(messages, deadline) if messages else 0
+        batch = self._encoded(list(items))
+        return self._put_all(batch, deadline) if batch[0] else 0
 
-    def _encoded(self, item: T) -> Message:
-        """The message as it travels."""
-        if type(item) is bytes:
-            return cast(bytes, item)
-        tag, parts = self._encoding.encode(item)
-        return tag, b"".join(parts)
+    def _encoded(self, items: list[T]) -> Batch:
+        """The messages as they travel."""
+        if self._pickles and bytes not in set(map(type, items)):
+            with suppress(TypeError):  # one of them has buffers, or cannot be pickled: the codec knows
+                return plain_pickles(items), bytes([PICKLE_TAG]) * len(items)
+        payloads, tags = [], bytearray()
+        for item in items:
+            tag, parts = (RAW_TAG, (cast(bytes, item),)) if type(item) is bytes else self._encoding.encode(item)
+            payloads.append(b"".join(parts))
+            tags.append(tag)
+        return payloads, bytes(tags)
 
-    def _put_all(self, messages: list[Message], deadline: float) -> int:
-        done = 0
+    def _put_all(self, batch: Batch, deadline: float) -> int:
+        done, (payloads, tags) = 0, batch
         while True:
             try:
-                done += self._put_window(messages[done:], _slice(deadline))
+                done += self._put_window(payloads[done:], tags[done:], _slice(deadline))
             except Full:
                 pass  # the time of one request is over; ours may not be
             except (ShutDown, QueueMovedError):
                 if done:
                     return done
                 raise
-            if done == len(messages):
+            if done == len(payloads):
                 return done
             if deadline <= monotonic():
                 if done:
                     return done
                 raise Full
 
-    def _put_window(self, messages: list[Message], seconds: float) -> int:
+    def _put_window(self, payloads: list[bytes], tags: bytes, seconds: float) -> int:
         """Send batches, a window at a time, and return how many messages were put: always the first ones."""
         under_way: deque[Any] = deque()
         put, fits, after = 0, True, None
-        batches = _batches(messages)
+        batches = _batches(payloads, tags)
         while fits or under_way:
             batch = next(batches, None) if fits and len(under_way) < self._window else None
             if batch is not None:
@@ -139,7 +151,7 @@ class RemoteRayQueue(RayQueue[T]):
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the oldest message; see :meth:`Queue.get`."""
-        return self._decoded(self._take(1, None, deadline_of(block, timeout)))[0]
+        return self._decoded(*self._take(1, None, deadline_of(block, timeout)))[0]
 
     def get_nowait(self) -> T:
         """Take the oldest message without waiting."""
@@ -151,31 +163,33 @@ class RemoteRayQueue(RayQueue[T]):
         """Take what is there; see :meth:`Queue.get_many`."""
         check_batch(max_items, max_bytes)
         patience = deadline_of(True, linger) - monotonic() if linger else 0
-        messages = self._take(max_items, max_bytes, deadline_of(True, timeout))
+        payloads, tags = self._take(max_items, max_bytes, deadline_of(True, timeout))
         end = monotonic() + patience
-        while len(messages) < max_items and monotonic() < end:
-            left = max_bytes - sum(map(_length, messages)) if max_bytes else None
+        while len(payloads) < max_items and monotonic() < end:
+            left = max_bytes - sum(map(len, payloads)) if max_bytes else None
             if left is not None and left <= 0:
                 break
             try:
-                more = self._take(max_items - len(messages), left, end, strict=True)
+                more, their_tags = self._take(max_items - len(payloads), left, end, strict=True)
             except (Empty, ShutDown, QueueMovedError):
                 break
             if not more:
                 break
-            messages += more
-        return self._decoded(messages)
+            payloads += more
+            tags += their_tags
+        return self._decoded(payloads, tags)
 
-    def _take(self, max_items: int, max_bytes: int | None, deadline: float, strict: bool = False) -> list[Message]:
+    def _take(self, max_items: int, max_bytes: int | None, deadline: float, strict: bool = False) -> Batch:
         self._check_open()
         while True:
             while self._interrupted:
-                self._surplus += self._answered(self._interrupted.popleft())
+                self._surplus += zip(*self._answered(self._interrupted.popleft()), strict=True)
             if self._surplus:
-                return [self._surplus.popleft() for _ in range(min(max_items, len(self._surplus)))]
+                found = [self._surplus.popleft() for _ in range(min(max_items, len(self._surplus)))]
+                return [payload for payload, _ in found], bytes(tag for _, tag in found)
             request = self._link.send("take", max_items, max_bytes, _slice(deadline), strict)
             try:
-                messages: list[Message] = self._answered(request)
+                batch: Batch = self._answered(request)
             except Empty:
                 if deadline <= monotonic():
                     raise Empty from None
@@ -185,25 +199,25 @@ class RemoteRayQueue(RayQueue[T]):
                 self._interrupted.append(request)
                 raise
             else:
-                return messages
+                return batch
 
-    def _decoded(self, messages: list[Message]) -> list[T]:
+    def _decoded(self, payloads: list[Any], tags: bytes) -> list[T]:
         """
         Return the messages as objects.
 
         Raises:
             PayloadError: One cannot be decoded. Others that cannot be are such errors among its ``items``.
         """
+        if self._pickles and tags.count(PICKLE_TAG) == len(tags):
+            with suppress(Exception):  # whatever it is, it is met again below
+                return list(map(pickle.loads, payloads))
         objects: list[Any] = []
         failed: PayloadError | None = None
-        for message in messages:
-            if isinstance(message, bytes):
-                objects.append(message)
-                continue
+        for tag, payload in zip(tags, payloads, strict=True):
             try:
-                objects.append(self._encoding.decode(*message))
+                objects.append(payload if tag == RAW_TAG else self._encoding.decode(tag, payload))
             except Exception as error:  # noqa: BLE001  (whatever it is, it becomes the cause of PayloadError)
-                spoilt = PayloadError(tag=message[0], payload=bytes(message[1]))
+                spoilt = PayloadError(tag=tag, payload=bytes(payload))
                 spoilt.__cause__ = error
                 if failed is None:
                     failed = spoilt
@@ -212,6 +226,10 @@ class RemoteRayQueue(RayQueue[T]):
         if failed is not None:
             raise PayloadError(tag=failed.tag, payload=failed.payload, items=objects) from failed.__cause__
         return objects
+
+    def _message(self, message: Message) -> T:
+        tag, payload = message if isinstance(message, tuple) else (RAW_TAG, message)
+        return self._decoded([payload], bytes([tag]))[0]
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
@@ -228,7 +246,7 @@ class RemoteRayQueue(RayQueue[T]):
 
     def peek(self) -> T:
         """Look at the oldest message; see :meth:`Queue.peek`."""
-        return self._decoded([self._asked("peek")])[0]
+        return self._message(self._asked("peek"))
 
     def clear(self) -> int:
         """Drop every message that nobody holds, and return how many."""
@@ -291,7 +309,7 @@ class _RemoteLease(Generic[T]):
     def value(self) -> T:
         """The message."""
         if not self._value:
-            self._value = self._queue._decoded([self._message])
+            self._value = [self._queue._message(self._message)]
         return self._value[0]
 
     @property
@@ -342,20 +360,11 @@ def _slice(deadline: float) -> float:
     return SLICE_SECONDS if left is None else min(left, SLICE_SECONDS)
 
 
-def _length(message: Message) -> int:
-    return len(message if isinstance(message, bytes) else message[1])
-
-
-def _batches(messages: list[Message]) -> Iterator[list[Message]]:
+def _batches(payloads: list[bytes], tags: bytes) -> Iterator[Batch]:
     """Cut into batches of bounded count and bytes; a message beyond the bound travels alone."""
-    batch: list[Message] = []
-    size = 0
-    for message in messages:
-        length = _length(message)
-        if batch and (len(batch) == BATCH_MESSAGES or size + length > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += length
-    if batch:
-        yield batch
+    ends = list(accumulate(map(len, payloads)))
+    start = before = 0
+    while start < len(payloads):
+        end = max(bisect_right(ends, before + BATCH_BYTES, start, min(start + BATCH_MESSAGES, len(ends))), start + 1)
+        yield payloads[start:end], tags[start:end]
+        start, before = end, ends[end - 1]

@@ -42,7 +42,7 @@ from sage_qd.queues.turns import attempts
 from sage_qd.ring import Ring, RingStats, wait
 from sage_qd.ring import segment as segments
 
-__all__ = ["RING_NAMESPACE", "Answer", "Facts", "Message", "RayStore", "host_facts"]
+__all__ = ["RING_NAMESPACE", "Answer", "Batch", "Facts", "Message", "RayStore", "host_facts"]
 
 R = TypeVar("R")
 
@@ -50,7 +50,10 @@ RING_NAMESPACE: Final = "ray"
 """Where the rings of Ray queues lie; their names are made up, so clusters of one host do not meet."""
 
 Message: TypeAlias = bytes | tuple[int, Payload]
-"""How a message travels: exact ``bytes``, or the tag of its codec and what that made of it."""
+"""How a single message travels: exact ``bytes``, or the tag of its codec and the payload."""
+
+Batch: TypeAlias = tuple[list[Any], bytes]
+"""How many travel: the payload and the tag of each; tag 0 for exact ``bytes``."""
 
 Answer: TypeAlias = tuple[bool, Any]
 """True and the result, or False and the exception."""
@@ -136,7 +139,7 @@ class RayStore:
         )
         self._ring: Ring = queue.ring
         # Whatever travels was encoded by the handle that puts it and is decoded by the one that takes it.
-        self._ring.set_codec(_passed_in, _passed_on)
+        self._ring.set_codec(None, _passed_on)
         self._incarnation = uuid.uuid4().hex
         self._users: dict[str, _User] = {}
         self._departures: dict[str, asyncio.Event] = {}
@@ -264,35 +267,34 @@ class RayStore:
     async def _attempts(self, wait: str, step: Callable[[], R], seconds: float) -> R:
         return await attempts(self, wait, step, monotonic() + seconds)
 
-    async def do_put(self, user: _User, messages: list[Message], after: int | None, seconds: float) -> tuple[int, int]:
+    async def do_put(self, user: _User, batch: Batch, after: int | None, seconds: float) -> tuple[int, int]:
         """
         Put the first ones of these messages, waiting for room for the first: how many were put, of how many.
 
         Args:
             user: Whose request this is.
-            messages: In order.
+            batch: The messages, in order.
             after: The request that must have put all of its messages, otherwise none of these is put.
             seconds: How long to wait.
         """
+        payloads, tags = batch
         if after is not None:
             done, put = await asyncio.shield(user.answer(after))
             if not done or put[0] < put[1]:
-                return 0, len(messages)
+                return 0, len(payloads)
         try:
-            step = partial(self._ring.put_many, messages, 0)
-            return await self._attempts("wait_room", step, seconds), len(messages)
+            step = partial(self._ring.put_payloads, payloads, tags, 0)
+            return await self._attempts("wait_room", step, seconds), len(payloads)
         except ShutDown as error:
             raise self._ended(error) from None
 
-    async def do_take(
-        self, user: _User, max_items: int, max_bytes: int | None, seconds: float, strict: bool
-    ) -> list[Message]:
+    async def do_take(self, user: _User, max_items: int, max_bytes: int | None, seconds: float, strict: bool) -> Batch:
         """Take what is there, waiting for the first; ``strict`` holds ``max_bytes`` for that one too."""
 
-        def step() -> list[Message]:
-            if strict and max_bytes and _length(self._ring.peek()) > max_bytes:
-                return []
-            return self._ring.get_many(max_items, max_bytes, 0)
+        def step() -> Batch:
+            if strict and max_bytes and _length_of(self._ring.peek()) > max_bytes:
+                return [], b""
+            return self._ring.get_payloads(max_items, max_bytes)
 
         try:
             return await self._attempts("wait_message", step, seconds)
@@ -408,16 +410,11 @@ class RayStore:
         return self._ring.wait_room(timeout)
 
 
-def _length(message: Message) -> int:
-    return len(message if isinstance(message, bytes) else message[1])
-
-
-def _passed_in(message: Any) -> tuple[int, list[Payload]]:
-    """The codec of the actor's own handle, to the ring."""
-    tag, payload = message
-    return tag, [payload]
+def _length_of(message: Message) -> int:
+    """Bytes of the message as it lies in the ring."""
+    return len(message[1] if isinstance(message, tuple) else message)
 
 
 def _passed_on(tag: int, payload: Payload) -> Message:
-    """The codec of the actor's own handle, from the ring; what it leases or peeks at is copied, to travel."""
+    """The decoder of the actor's own handle: what it leases or peeks at is copied, to travel."""
     return tag, bytes(payload) if isinstance(payload, memoryview) else payload

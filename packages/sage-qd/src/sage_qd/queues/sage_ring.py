@@ -6,12 +6,10 @@ methods as its own: a put is one call of compiled code, with no Python in betwee
 """
 
 import os
-import pickle
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 from sage_qd.codecs import codec_name, get_codec
-from sage_qd.codecs.pickled import PLAIN, PickleCodec
 from sage_qd.errors import (
     GeometryMismatchError,
     QueueExistsError,
@@ -82,10 +80,16 @@ class SageQueue(Queue[T]):
             found = codec_name(ring.codec)
             ring.close()
             raise UntrustedPayloadError(codec=found, allowed=[codec])
-        if isinstance(chosen, PickleCodec):
-            ring.set_codec(chosen.encode, chosen.decode, plain_encoder=PLAIN, plain_decoder=pickle.loads)
-        else:
+        if (plain := chosen.plain) is None:
             ring.set_codec(chosen.encode, chosen.decode)
+        else:
+            ring.set_codec(
+                chosen.encode,
+                chosen.decode,
+                plain_encoder=plain.encode,
+                plain_decoder=plain.decode,
+                plain_tag=plain.tag,
+            )
         self._ring = ring
         self._succession: Succession | None = None
         self._codec = codec
@@ -234,6 +238,10 @@ class SageQueue(Queue[T]):
         if self._succession is not None and not self._ring.closed:
             self._succession.close()
         self._ring.close()
+
+    def is_drained(self) -> bool:
+        """Whether this very queue holds no message, leased ones included, wherever its calls are led."""
+        return self._ring.is_drained()
 
     def is_shared(self) -> bool:
         """Whether anybody else has a handle of this queue."""

@@ -6,7 +6,7 @@ The bytes are in :mod:`sage_qd.queues.shm_layout`, the changes in :mod:`sage_qd.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
@@ -28,10 +28,10 @@ from sage_qd.queues.abilities import SHM
 from sage_qd.queues.base import Capabilities, Descriptor, Lease, QueueFigures
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.shm_changes import Changes
-from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Part, Settings, State
+from sage_qd.queues.shm_layout import SUCCESSOR_BYTES, Batch, Part, Payload, Settings, State
 from sage_qd.queues.shm_lease import SharedMemoryLease
 from sage_qd.queues.shm_segment import Segment, open_segment
-from sage_qd.queues.shm_store import IDLE, MESSAGES, ROOM, Encoded, Store
+from sage_qd.queues.shm_store import IDLE, MESSAGES, ROOM, Store
 from sage_qd.queues.travel import reduced
 from sage_qd.queues.waiting import check_batch, deadline_of
 
@@ -44,7 +44,6 @@ _SMALLEST_CAPACITY: Final = 4096
 
 _ENDINGS: Final = (ShutDown, QueueMovedError)
 
-Payload = tuple[int, bytes | bytearray]
 _NO_MORE: Final[list[Payload]] = [(RAW_TAG, b"")]
 """The next message is too large for the batch."""
 
@@ -82,6 +81,7 @@ class SharedMemoryQueue(Follower[T]):
         self._segment = segment
         self._queue_id = queue_id
         self._maxsize = memory.settings.maxsize
+        self._largest = memory.largest_message
         self._instance = memory.instance
         self._store = Store(memory, queue_id, is_own=segment.is_own, is_alive=segment.is_alive, forget=segment.forget)
         self._changes = Changes(segment, self._store)
@@ -127,8 +127,13 @@ class SharedMemoryQueue(Follower[T]):
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Append one message; see :meth:`Queue.put`."""
         deadline = deadline_of(block, timeout)
-        messages = (self._encoded(item),)
-        if not self._changes.until(lambda state: self._store.append(state, messages, 0), ROOM, deadline):
+        tag, parts = self._encoded(item)
+
+        def step(state: State) -> int:
+            return self._store.append(state, Batch([(tag, parts)]))
+
+        at_once = partial(self._segment.memory.put_at_once, tag, parts[0]) if len(parts) == 1 else None
+        if not self._changes.until(step, ROOM, deadline, at_once):
             raise self._full()
 
     def put_nowait(self, item: T) -> None:
@@ -137,14 +142,14 @@ class SharedMemoryQueue(Follower[T]):
 
     def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
         """Append many messages; see :meth:`Queue.put_many`."""
-        messages = [self._encoded(item) for item in items]
+        batch = self._batch(items)
         deadline = deadline_of(True, timeout)
-        done = 0
-        if not messages:
+        done, whole = 0, len(batch.ends)
+        if not whole:
             self._changes.change(lambda state: None)  # a closed handle says so
-        while done < len(messages):
+        while done < whole:
             try:
-                more = self._changes.until(partial(self._append_from, messages, done), ROOM, deadline)
+                more = self._changes.until(partial(self._store.append, batch=batch, start=done), ROOM, deadline)
             except _ENDINGS:
                 if done:
                     return done
@@ -152,25 +157,23 @@ class SharedMemoryQueue(Follower[T]):
             if not more:
                 break
             done += more
-        if messages and not done:
+        if whole and not done:
             raise self._full()
         return done
 
-    def _append_from(self, messages: list[Encoded], start: int, state: State) -> int:
-        return self._store.append(state, messages, start)
+    def _batch(self, items: Iterable[T]) -> Batch:
+        return Batch(map(self._encoded, items))
 
-    def _encoded(self, item: T) -> Encoded:
-        parts: list[Part]
-        if isinstance(item, bytes) and type(item) is bytes:
-            tag, parts, size = RAW_TAG, [item], len(item)
-        else:
+    def _encoded(self, item: T) -> tuple[int, Sequence[Part]]:
+        tag: int = RAW_TAG
+        parts: Sequence[Part] = (item,) if isinstance(item, bytes) and type(item) is bytes else ()
+        if not parts:
             tag, encoded = self._codec.encode(item)
             parts = [part if type(part) is bytes else memoryview(part).cast("B") for part in encoded]
-            size = sum(map(len, parts))
-        limit = self._segment.memory.largest_message
-        if size > limit:
-            raise MessageTooLargeError(size=size, limit=limit)
-        return Encoded(tag, parts, size)
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        if size > self._largest:
+            raise MessageTooLargeError(size=size, limit=self._largest)
+        return tag, parts
 
     def _full(self) -> Full:
         bound = f"{self._maxsize:,} messages" if self._maxsize else "as many bytes as it can"
@@ -183,10 +186,13 @@ class SharedMemoryQueue(Follower[T]):
         deadline = deadline_of(block, timeout)
         if self._undecoded and not self.closed:
             return self._decoded([self._undecoded.popleft()])[0]
-        taken = self._changes.until(lambda state: self._store.take(state, 1, 0), MESSAGES, deadline)
+        taken = self._changes.until(self._take_one, MESSAGES, deadline, self._segment.memory.take_at_once)
         if not taken:
             raise Empty("the queue holds no message")
         return self._decoded(taken)[0]
+
+    def _take_one(self, state: State) -> list[Payload]:
+        return self._store.take(state, 1, 0)
 
     def get_nowait(self) -> T:
         """Take the oldest message without waiting."""
@@ -335,7 +341,7 @@ class SharedMemoryQueue(Follower[T]):
 
     def qsize(self) -> int:
         """Messages that could be taken now."""
-        return self.stats().depth
+        return self._changes.change(self._store.depth)
 
     def empty(self) -> bool:
         """Whether nothing can be taken now."""

@@ -26,23 +26,30 @@ Every value is checked before it is used: the bytes may be damaged, or written b
 
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from struct import Struct
 from struct import error as struct_error
+from time import monotonic_ns
 from typing import Final
 
+from sage_qd.codecs import RAW_TAG
 from sage_qd.errors import CorruptQueueError, IncompatibleQueueError
 
 __all__ = [
+    "AT_ONCE",
     "DATA_START",
     "FREE",
     "GONE",
     "RECORD_BYTES",
+    "SEALED",
+    "SHUT",
     "SUCCESSOR_BYTES",
+    "Batch",
     "Memory",
     "Part",
+    "Payload",
     "Record",
     "Settings",
     "State",
@@ -50,6 +57,8 @@ __all__ = [
 ]
 
 Part = bytes | bytearray | memoryview
+Payload = tuple[int, bytes | bytearray]
+"""Tag and bytes of a message that was read."""
 
 MAGIC: Final = b"SAGE shm"
 VERSION: Final = 1
@@ -63,14 +72,25 @@ FREE: Final = 0
 GONE: Final = (1 << 64) - 1
 """Holder of a record that was taken before an older one."""
 
+SHUT: Final = 1
+AT_ONCE: Final = 2
+SEALED: Final = 4
+"""Bits of :attr:`State.flags`."""
+
 _CURRENT: Final = 16  # words, from the start
 _BUSY: Final = 17
 _BLOCKS: Final = (256, 512)
 _FIXED: Final = Struct("=8sQQQQ16s")
 _RECORD: Final = Struct("=QIIQQ")
+_STAMP: Final = 16
 _HOLDER: Final = 24
 _ATTEMPT: Final = 12
+_WRITABLE: Final = 128
+"""The first tag of payloads that a reader may write."""
+_JOINED_BYTES: Final = 4096
+"""Payloads up to this size are copied once more, with their neighbours, to be copied at once under the lock."""
 _STATE: Final = Struct("=20Q")
+_PADDING: Final = [bytes(size) for size in range(RECORD_BYTES)]
 _ORDER: Final = sys.byteorder
 
 
@@ -121,7 +141,8 @@ class State:
     successor_bytes: int = 0
 
 
-_VALUES: Final = attrgetter(*(field.name for field in fields(State)))
+_NAMES: Final = [field.name for field in fields(State)]
+_VALUES: Final = attrgetter(*_NAMES)
 
 
 @dataclass(slots=True)
@@ -142,6 +163,44 @@ def record_bytes(size: int) -> int:
     return RECORD_BYTES + -(-size // RECORD_BYTES) * RECORD_BYTES
 
 
+class Batch:
+    """
+    Messages as the bytes of their records, made before the lock is taken, to be copied under it.
+
+    Args:
+        messages: Tag and parts of each.
+    """
+
+    __slots__ = ("ends", "parts", "sizes", "stamp_ns")
+
+    def __init__(self, messages: Iterable[tuple[int, Sequence[Part]]]) -> None:
+        self.stamp_ns = stamp_ns = monotonic_ns()
+        """The time that the headers carry."""
+        self.parts: list[Part] = []
+        """The bytes, cut anywhere."""
+        self.ends: list[int] = []
+        """Where each record ends, counted from the first one's start."""
+        self.sizes: list[int] = []
+        """Of the payloads."""
+        end = 0
+        joined: list[Part] = []
+        for tag, parts in messages:
+            size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+            joined.append(_RECORD.pack(size, tag, 0, stamp_ns, FREE))
+            if size <= _JOINED_BYTES:
+                joined += parts
+            else:
+                self.parts += (b"".join(joined), *parts)
+                joined = []
+            padding = -size % RECORD_BYTES
+            if padding:
+                joined.append(_PADDING[padding])
+            end += RECORD_BYTES + size + padding
+            self.ends.append(end)
+            self.sizes.append(size)
+        self.parts.append(b"".join(joined))
+
+
 class Memory:
     """
     The mapped bytes of one queue, with names.
@@ -158,6 +217,8 @@ class Memory:
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:DATA_START].cast("Q")
         self._data = self._bytes[DATA_START:]
+        self._records = self._data[: len(self._data) // RECORD_BYTES * RECORD_BYTES].cast("Q")
+        self._tags = self._records.cast("B").cast("I")
         try:
             self.settings, self.instance = self._checked_settings(size)
         except BaseException:
@@ -189,7 +250,7 @@ class Memory:
 
     def close(self) -> None:
         """Unmap it."""
-        for view in (self._words, self._data, self._bytes):
+        for view in (self._tags, self._records, self._words, self._data, self._bytes):
             view.release()
         self._map.close()
 
@@ -206,22 +267,36 @@ class Memory:
         if current > 1:
             raise CorruptQueueError(field="current state", offset=_CURRENT * 8, value=current, wanted="0 or 1")
         values = _STATE.unpack_from(self._bytes, _BLOCKS[current])
-        if max(values) >> 63:
-            field = fields(State)[values.index(max(values))].name
-            raise CorruptQueueError(field=field, offset=_BLOCKS[current], value=max(values), wanted="below 2**63")
+        if not self._holds(values):
+            raise self._damage(values, _BLOCKS[current])
+        return State(*values)
+
+    def _holds(self, values: tuple[int, ...]) -> bool:
+        """Whether the values of a state keep the rules; all of them together are below 2**63, and so is each."""
+        head, tail, scan, count, leased, gone = values[:6]
+        return (
+            head <= scan <= tail <= head + self._capacity
+            and not (head | scan | tail) % RECORD_BYTES
+            and leased <= count
+            and (count + gone) * RECORD_BYTES <= tail - head
+            and values[-1] <= SUCCESSOR_BYTES
+            and not sum(values) >> 63
+        )
+
+    def _damage(self, values: tuple[int, ...], offset: int) -> CorruptQueueError:
+        """Which rule is broken."""
         state = State(*values)
+        if sum(values) >> 63:
+            field = _NAMES[values.index(max(values))]
+            return CorruptQueueError(field=field, offset=offset, value=max(values), wanted="below 2**63")
+        if state.successor_bytes > SUCCESSOR_BYTES:
+            return CorruptQueueError(field="successor_bytes", value=state.successor_bytes, wanted=SUCCESSOR_BYTES)
         head, scan, tail = state.head, state.scan, state.tail
         if not (head <= scan <= tail <= head + self._capacity) or (head | scan | tail) % RECORD_BYTES:
             field, wanted = "positions", "head <= scan <= tail <= head + capacity_bytes"
-            raise CorruptQueueError(field=field, offset=_BLOCKS[current], value=(head, scan, tail), wanted=wanted)
-        if state.leased > state.count or (state.count + state.gone) * RECORD_BYTES > tail - head:
-            found = (state.count, state.leased, state.gone)
-            raise CorruptQueueError(
-                field="counts", offset=_BLOCKS[current] + 24, value=found, wanted="no more than fit"
-            )
-        if state.successor_bytes > SUCCESSOR_BYTES:
-            raise CorruptQueueError(field="successor_bytes", value=state.successor_bytes, wanted=SUCCESSOR_BYTES)
-        return state
+            return CorruptQueueError(field=field, offset=offset, value=(head, scan, tail), wanted=wanted)
+        counts = (state.count, state.leased, state.gone)
+        return CorruptQueueError(field="counts", offset=offset + 24, value=counts, wanted="no more than fit")
 
     def store(self, state: State) -> None:
         """
@@ -235,7 +310,7 @@ class Memory:
         try:
             _STATE.pack_into(self._bytes, _BLOCKS[other], *values)
         except struct_error:
-            field = fields(State)[values.index(min(values))].name
+            field = _NAMES[values.index(min(values))]
             raise CorruptQueueError(field=field, value=min(values), wanted="at least 0") from None
         self._words[_CURRENT] = other
 
@@ -248,13 +323,14 @@ class Memory:
     def busy(self, change: int) -> None:
         self._words[_BUSY] = change
 
-    @property
-    def successor(self) -> bytes:
-        """The bytes that :attr:`State.successor_bytes` counts."""
-        return bytes(self._bytes[SUCCESSOR_START:DATA_START])
+    def successor_of(self, state: State) -> str | None:
+        """What the queue was sealed with; None while it is not."""
+        if not state.flags & SEALED:
+            return None
+        return bytes(self._bytes[SUCCESSOR_START : SUCCESSOR_START + state.successor_bytes]).decode(errors="replace")
 
-    @successor.setter
-    def successor(self, text: bytes) -> None:
+    def name_successor(self, text: bytes) -> None:
+        """Write what :attr:`State.successor_bytes` will count."""
         self._bytes[SUCCESSOR_START : SUCCESSOR_START + len(text)] = text
 
     # -- Records ------------------------------------------------------------------------------------------------------
@@ -269,18 +345,33 @@ class Memory:
         size, tag, attempt, stamp_ns, holder = _RECORD.unpack_from(self._data, position % self._capacity)
         end = position + RECORD_BYTES + -(-size // RECORD_BYTES) * RECORD_BYTES
         if end > tail:
-            offset = DATA_START + position % self._capacity
-            raise CorruptQueueError(field="record size", offset=offset, value=size, wanted=f"at most {tail - position}")
+            raise self._too_long(position, tail, size)
         return Record(position, size, tag, attempt, stamp_ns, holder, end)
 
-    def write(self, position: int, tag: int, parts: Sequence[Part], size: int, stamp_ns: int) -> int:
-        """Write a record where nobody reads yet, and return where it ends."""
-        at = position % self._capacity
-        _RECORD.pack_into(self._data, at, size, tag, 0, stamp_ns, FREE)
-        at += RECORD_BYTES
-        for part in parts:
+    def _too_long(self, position: int, tail: int, size: int) -> CorruptQueueError:
+        offset = DATA_START + position % self._capacity
+        return CorruptQueueError(field="record size", offset=offset, value=size, wanted=f"at most {tail - position}")
+
+    def write(self, position: int, batch: Batch, start: int, stop: int) -> None:
+        """Write some records of a batch where nobody reads yet."""
+        skipped = batch.ends[start - 1] if start else 0
+        left = batch.ends[stop - 1] - skipped
+        at = position
+        for part in batch.parts:
+            if skipped >= len(part):
+                skipped -= len(part)
+                continue
+            if skipped or left < len(part):
+                part = memoryview(part)[skipped : skipped + left]
+                skipped = 0
             at = self._write_part(at, part)
-        return position + record_bytes(size)
+            left -= len(part)
+            if not left:
+                return
+
+    def stamp(self, position: int, stamp_ns: int) -> None:
+        """Write a later time into a record that nobody reads yet."""
+        self._records[(position % self._capacity + _STAMP) // 8] = stamp_ns
 
     def _write_part(self, at: int, part: Part) -> int:
         """Copy bytes into the ring, round its end if need be, and return the index after them."""
@@ -294,11 +385,111 @@ class Memory:
         self._data[: end - self._capacity] = part[first:]
         return end - self._capacity
 
-    def payload(self, record: Record, *, writable: bool) -> bytes | bytearray:
-        """Return a copy of a record's payload."""
-        kind = bytearray if writable else bytes
-        at = (record.position + RECORD_BYTES) % self._capacity
-        end = at + record.size
+    def read(self, head: int, tail: int, max_items: int, max_bytes: int) -> tuple[list[Payload], int, int]:
+        """
+        Return copies of the oldest records, where all are free; where they end, and how many bytes of payload they are.
+
+        Raises:
+            CorruptQueueError: One cannot end before the tail, or is not free.
+        """
+        words, tags, capacity = self._records, self._tags, self._capacity
+        found: list[tuple[int, int, int]] = []
+        position, total = head, 0
+        while position < tail and len(found) < max_items:
+            at = position % capacity >> 3
+            size = words[at]
+            end = position + (size + 2 * RECORD_BYTES - 1 & -RECORD_BYTES)
+            if end > tail:
+                raise self._too_long(position, tail, size)
+            if words[at + 3] != FREE:
+                raise CorruptQueueError(field="holder", offset=DATA_START + 8 * at, value=words[at + 3], wanted=FREE)
+            if max_bytes and found and total + size > max_bytes:
+                break
+            total += size
+            found.append((tags[2 * at + 2], position + RECORD_BYTES, size))
+            position = end
+        if len(found) > 1 and position - head <= len(found) * _JOINED_BYTES:
+            copy = self._copy(head, position - head, RAW_TAG)
+            parts = [(tag, copy[start - head : start - head + size]) for tag, start, size in found]
+            payloads = [(tag, part if tag < _WRITABLE else bytearray(part)) for tag, part in parts]
+        else:
+            payloads = [(tag, self._copy(start, size, tag)) for tag, start, size in found]
+        return payloads, position, total
+
+    # -- One message, where nothing is out of the ordinary ------------------------------------------------------------
+
+    def put_at_once(self, tag: int, payload: Part) -> bool:
+        """
+        Append one message, if that is all there is to it; False when nothing was done, for whatever reason.
+
+        The same stores in the same order as a change that is made of a :class:`State`, without making one: a call for
+        each message costs half as much. Whatever is unusual, damage included, is left to that way.
+        """
+        words, size = self._words, len(payload)
+        current = words[_CURRENT]
+        if current > 1:
+            return False
+        values = _STATE.unpack_from(self._bytes, _BLOCKS[current])
+        (
+            head, tail, scan, count, leased, gone, puts, again, dropped, high, put, taken,
+            put_ns, get_ns, getters, putters, joiners, unfinished, flags, moved,
+        ) = values  # fmt: skip
+        at, end = tail % self._capacity + RECORD_BYTES, tail + (size + 2 * RECORD_BYTES - 1 & -RECORD_BYTES)
+        if (
+            flags | getters | putters | words[_BUSY]
+            or not self._holds(values)
+            or end - head > self._capacity
+            or at + size > self._capacity
+            or 0 < self.settings.maxsize <= count
+        ):
+            return False
+        _RECORD.pack_into(self._data, at - RECORD_BYTES, size, tag, 0, monotonic_ns(), FREE)
+        self._data[at : at + size] = payload
+        count += 1
+        high = max(high, count)
+        _STATE.pack_into(
+            self._bytes, _BLOCKS[1 - current],
+            head, end, scan, count, leased, gone, puts + 1, again, dropped, high, put + size, taken,
+            put_ns, get_ns, 0, 0, joiners, unfinished + 1, 0, moved,
+        )  # fmt: skip
+        words[_CURRENT] = 1 - current
+        return True
+
+    def take_at_once(self) -> list[Payload] | None:
+        """Take the oldest message, likewise; None when nothing was done."""
+        words, records = self._words, self._records
+        current = words[_CURRENT]
+        if current > 1:
+            return None
+        values = _STATE.unpack_from(self._bytes, _BLOCKS[current])
+        (
+            head, tail, _, count, leased, gone, puts, again, dropped, high, put, taken,
+            put_ns, get_ns, getters, putters, joiners, unfinished, flags, moved,
+        ) = values  # fmt: skip
+        if flags | getters | putters | leased | gone | words[_BUSY] or not count or not self._holds(values):
+            return None
+        at = head % self._capacity
+        size, tag, holder = records[at >> 3], self._tags[(at >> 2) + 2], records[(at >> 3) + 3]
+        at, end = at + RECORD_BYTES, head + (size + 2 * RECORD_BYTES - 1 & -RECORD_BYTES)
+        if end > tail or at + size > self._capacity or holder != FREE or tag >= _WRITABLE:
+            return None
+        payload = bytes(self._data[at : at + size])
+        _STATE.pack_into(
+            self._bytes, _BLOCKS[1 - current],
+            end, tail, end, count - 1, 0, 0, puts, again, dropped, high, put, taken + size,
+            put_ns, get_ns, 0, 0, joiners, unfinished, 0, moved,
+        )  # fmt: skip
+        words[_CURRENT] = 1 - current
+        return [(tag, payload)]
+
+    def payload(self, record: Record) -> bytes | bytearray:
+        """Return a copy of a record's payload, which may be written where its tag says so."""
+        return self._copy(record.position + RECORD_BYTES, record.size, record.tag)
+
+    def _copy(self, position: int, size: int, tag: int) -> bytes | bytearray:
+        kind = bytearray if tag >= _WRITABLE else bytes
+        at = position % self._capacity
+        end = at + size
         if end <= self._capacity:
             return kind(self._data[at:end])
         return kind().join((self._data[at:], self._data[: end - self._capacity]))

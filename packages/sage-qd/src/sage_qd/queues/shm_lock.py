@@ -19,6 +19,7 @@ __all__ = ["Gate", "holders", "is_last", "lock_shared", "locked"]
 T = TypeVar("T")
 
 _LAST_ATTEMPTS: Final = 20
+_SOON_ATTEMPTS: Final = 10
 _FIRST_PAUSE: Final = 50e-6
 _LONGEST_PAUSE: Final = 0.005
 
@@ -96,16 +97,18 @@ class Gate:
             if self.closed:
                 raise QueueClosedError(name=self._name)
             try:
-                if not self._entered(deadline):
+                if not locked(self._descriptor) and not self._entered(deadline):
                     return otherwise
                 return step()
             finally:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _entered(self, deadline: float) -> bool:
-        if locked(self._descriptor):
-            return True
-        if deadline in (inf, -inf):  # steps are short, so trying once may wait for one
+        for _ in range(_SOON_ATTEMPTS):  # steps are shorter than what it takes to sleep and be woken
+            os.sched_yield()
+            if locked(self._descriptor):
+                return True
+        if deadline in (inf, -inf):  # trying once may wait for one step
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             return True
         return self._entered_before(deadline)

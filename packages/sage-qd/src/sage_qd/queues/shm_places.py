@@ -65,14 +65,14 @@ def lock_path(path: str, instance: str) -> str:
     return f"{path}~{instance}"
 
 
-def checked_folder(*, make: bool) -> None:
+def checked_folder(*, make: bool, place: Path | None = None) -> None:
     """
-    Check the folder, making it if need be.
+    Check the folder, making it if need be; ``place`` is another one of this user, with the same rules.
 
     Raises:
         InsecureQueueError: Somebody else could control what lies in it.
     """
-    place = folder()
+    place = folder() if place is None else place
     if make:
         with suppress(FileExistsError):  # ours or not: the look below decides
             os.mkdir(place, 0o700)
@@ -85,24 +85,24 @@ def checked_folder(*, make: bool) -> None:
     _check_owner(str(place), found)
 
 
-def in_folder(make: Callable[[], T]) -> T:
+def in_folder(make: Callable[[], T], place: Path | None = None) -> T:
     """
-    Call ``make`` with the folder there.
+    Call ``make`` with the folder there; ``place`` is another one.
 
     Whoever leaves another queue last takes the empty folder along, at any moment; then everything starts again.
     """
     for _ in range(FOLDER_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
-            checked_folder(make=True)
+            checked_folder(make=True, place=place)
             return make()
-    checked_folder(make=True)
+    checked_folder(make=True, place=place)
     return make()
 
 
-def drop_folder() -> None:
+def drop_folder(place: Path | None = None) -> None:
     """Remove the folder if it is empty; who needs it makes it anew."""
     try:
-        os.rmdir(folder())
+        os.rmdir(folder() if place is None else place)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
             raise

@@ -336,7 +336,7 @@ def _remove_all(path: str, instance: str | None) -> list[str]:
     return [path, *removed] if remove(path) else removed
 
 
-def clean_shared_memory(*, dry_run: bool = False) -> list[str]:
+def clean_shared_memory(*, dry_run: bool = False, leads_on: Callable[[str], bool] | None = None) -> list[str]:
     """
     Remove the queues of this user that nobody has open, and what killed processes left; return the paths.
 
@@ -344,6 +344,8 @@ def clean_shared_memory(*, dry_run: bool = False) -> list[str]:
 
     Args:
         dry_run: Remove nothing; return what would be.
+        leads_on: Asked with the text that names the successor of a queue that was moved; if it says yes, the queue is
+            spared, because its name still leads there. None spares none.
 
     Raises:
         InsecureQueueError: The folder could be under somebody else's control.
@@ -358,14 +360,14 @@ def clean_shared_memory(*, dry_run: bool = False) -> list[str]:
     for name in names:
         path = str(place / name)
         if name.startswith(NEW_PREFIX) or "~" not in name:
-            removed += _cleaned(path, dry_run)
+            removed += _cleaned(path, dry_run, leads_on)
         elif not os.path.lexists(place / name.partition("~")[0]) and (dry_run or remove(path)):
             removed.append(path)
     drop_folder()
     return removed
 
 
-def _cleaned(path: str, dry_run: bool) -> list[str]:
+def _cleaned(path: str, dry_run: bool, leads_on: Callable[[str], bool] | None) -> list[str]:
     """Remove one queue, with the lock: whoever opens it at this moment waits, and looks again."""
     try:
         descriptor = opened(path)
@@ -374,17 +376,23 @@ def _cleaned(path: str, dry_run: bool) -> list[str]:
     try:
         if not locked(descriptor) or not _has_name(descriptor, path):
             return []
-        return [path, *companions(path)] if dry_run else _remove_all(path, _instance_in(descriptor))
+        instance, successor = _written_in(descriptor)
+        if successor is not None and leads_on is not None and leads_on(successor):
+            return []
+        return [path, *companions(path)] if dry_run else _remove_all(path, instance)
     finally:
         os.close(descriptor)
 
 
-def _instance_in(descriptor: int) -> str | None:
-    """The instance that a file belongs to; None for a damaged one."""
+def _written_in(descriptor: int) -> tuple[str | None, str | None]:
+    """Whose file this is, and what the queue was sealed with; None where it is damaged."""
     try:
         memory = Memory(descriptor, os.fstat(descriptor).st_size)
     except (CorruptQueueError, IncompatibleQueueError):
-        return None
-    instance = memory.instance
-    memory.close()
-    return instance
+        return None, None
+    try:
+        return memory.instance, memory.successor_of(memory.load())
+    except CorruptQueueError:
+        return memory.instance, None
+    finally:
+        memory.close()

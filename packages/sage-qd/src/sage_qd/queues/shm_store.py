@@ -6,8 +6,9 @@ says so first in the word ``busy``; what :meth:`Store.load` makes of it when its
 """
 
 import os
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from time import monotonic, monotonic_ns
@@ -15,13 +16,21 @@ from typing import Final
 
 from sage_qd.errors import CorruptQueueError, FencedError, QueueMovedError, ShutDown
 from sage_qd.queues.base import QueueFigures
-from sage_qd.queues.shm_layout import FREE, GONE, RECORD_BYTES, Memory, Part, Record, State, record_bytes
+from sage_qd.queues.shm_layout import (
+    AT_ONCE,
+    FREE,
+    GONE,
+    RECORD_BYTES,
+    SEALED,
+    SHUT,
+    Batch,
+    Memory,
+    Payload,
+    Record,
+    State,
+)
 
-__all__ = ["IDLE", "MESSAGES", "ROOM", "Encoded", "Held", "Store"]
-
-SHUT: Final = 1
-AT_ONCE: Final = 2
-SEALED: Final = 4
+__all__ = ["IDLE", "MESSAGES", "ROOM", "Held", "Store"]
 
 MESSAGES, ROOM, IDLE = range(3)
 """What a call can wait for."""
@@ -29,6 +38,8 @@ _WAITERS: Final = ("message_waiters", "room_waiters", "idle_waiters")
 _MOST_WOKEN: Final = 1024
 _SWEEP_SECONDS: Final = 0.05
 _SMALL_MESSAGE: Final = 2 * RECORD_BYTES
+_STALE_NS: Final = 1_000_000
+"""A put that waited this long writes anew when its messages came."""
 
 
 class Busy(IntEnum):
@@ -43,15 +54,6 @@ class Busy(IntEnum):
     """Records that say GONE were dropped: the same, and counted as dropped."""
     HOLDING = 4
     """Records are leased or given back: whatever their holder says, counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A message as bytes."""
-
-    tag: int
-    parts: Sequence[Part]
-    size: int
 
 
 @dataclass(slots=True)
@@ -172,7 +174,7 @@ class Store:
 
     # -- Write side ---------------------------------------------------------------------------------------------------
 
-    def append(self, state: State, messages: Sequence[Encoded], start: int) -> int:
+    def append(self, state: State, batch: Batch, start: int = 0) -> int:
         """
         Append messages from ``start`` on while there is room, and return how many.
 
@@ -180,24 +182,30 @@ class Store:
         """
         if state.flags:
             raise self._ended(state)
-        memory = self._memory
-        now_ns, done = monotonic_ns(), start
-        while done < len(messages) and self._has_room(state, record_bytes(messages[done].size)):
-            message = messages[done]
-            state.tail = memory.write(state.tail, message.tag, message.parts, message.size, now_ns)
-            state.bytes_put += message.size
-            state.count += 1
-            done += 1
-        if done == start:
+        ends, skipped = batch.ends, batch.ends[start - 1] if start else 0
+        stop = bisect_right(ends, skipped + self._capacity - (state.tail - state.head), start)
+        if self._maxsize:
+            stop = min(stop, start + self._maxsize - state.count)
+        done = stop - start
+        if done <= 0:
             return 0
-        state.puts += done - start
-        state.unfinished += done - start
-        state.high_water = max(state.high_water, state.count)
-        self._wake(state, MESSAGES, done - start)
+        self._memory.write(state.tail, batch, start, stop)
+        if (now_ns := monotonic_ns()) - batch.stamp_ns > _STALE_NS:
+            for end in (skipped, *ends[start : stop - 1]):
+                self._memory.stamp(state.tail + end - skipped, now_ns)
+        state.tail += ends[stop - 1] - skipped
+        state.bytes_put += batch.sizes[start] if done == 1 else sum(batch.sizes[start:stop])
+        state.count += done
+        state.puts += done
+        state.unfinished += done
+        if state.count > state.high_water:
+            state.high_water = state.count
+        if state.message_waiters:
+            self._wake(state, MESSAGES, done)
         if state.room_waiters and self._has_room(state, _SMALL_MESSAGE):
             self._wake(state, ROOM, 1)
-        memory.store(state)
-        return done - start
+        self._memory.store(state)
+        return done
 
     def _has_room(self, state: State, size: int) -> bool:
         if self._maxsize and state.count >= self._maxsize:
@@ -219,31 +227,44 @@ class Store:
 
     # -- Read side ----------------------------------------------------------------------------------------------------
 
-    def take(self, state: State, max_items: int, max_bytes: int) -> list[tuple[int, bytes | bytearray]]:
+    def take(self, state: State, max_items: int, max_bytes: int) -> list[Payload]:
         """
         Take messages, oldest first, and return tags and payloads; none when there is none to take.
 
         They leave with the one store at the end. Killed before it, those that overtook a leased one have left, too.
         """
+        if not (state.leased or state.gone or state.flags):
+            return self._take_in_order(state, max_items, max_bytes)
         record = self.available(state)
         if record is None:
             return []
-        taken: list[tuple[int, bytes | bytearray]] = []
+        taken: list[Payload] = []
         total = 0
         while record is not None and len(taken) < max_items:
             total += record.size
             if taken and max_bytes and total > max_bytes:
                 break
-            taken.append((record.tag, self._payload(record)))
+            taken.append((record.tag, self._memory.payload(record)))
             self._remove(state, record, Busy.TAKING)
             record = self._first(state)
         self._removed(state, len(taken))
         return taken
 
-    def peek(self, state: State) -> tuple[int, bytes | bytearray] | None:
+    def _take_in_order(self, state: State, max_items: int, max_bytes: int) -> list[Payload]:
+        """The same where every record is free, so that nothing is overtaken."""
+        if state.head == state.tail:
+            return []
+        taken, state.head, size = self._memory.read(state.head, state.tail, max_items, max_bytes)
+        state.scan = state.head
+        state.count -= len(taken)
+        state.bytes_taken += size
+        self._removed(state, len(taken))
+        return taken
+
+    def peek(self, state: State) -> Payload | None:
         """Tag and payload of the oldest message."""
         record = self.available(state)
-        return None if record is None else (record.tag, self._payload(record))
+        return None if record is None else (record.tag, self._memory.payload(record))
 
     def has_answer_for_get(self, state: State) -> bool:
         """Whether a get would not wait; wakes the next who waits for that."""
@@ -286,9 +307,6 @@ class Store:
         state.scan = position
         return None
 
-    def _payload(self, record: Record) -> bytes | bytearray:
-        return self._memory.payload(record, writable=record.tag >= 128)
-
     def _remove(self, state: State, record: Record, change: Busy) -> None:
         """Let a record leave; with the oldest, all that were taken behind it."""
         if record.position == state.head:
@@ -309,7 +327,8 @@ class Store:
 
     def _removed(self, state: State, count: int) -> None:
         """Wake who waits for room, and the next who waits for a message, and make it so."""
-        self._wake(state, ROOM, count)
+        if state.room_waiters:
+            self._wake(state, ROOM, count)
         if state.message_waiters and (state.count > state.leased or (state.flags and not state.leased)):
             self._wake(state, MESSAGES, _MOST_WOKEN if state.flags else 1)
         self._store(state)
@@ -354,7 +373,7 @@ class Store:
         if record is None:
             return False
         holder = holder_of_handle()
-        keep(Held(record.position, holder, record.attempt, record.tag, self._payload(record)))
+        keep(Held(record.position, holder, record.attempt, record.tag, self._memory.payload(record)))
         self._memory.busy = Busy.HOLDING
         self._memory.set_holder(record, holder)
         state.leased += 1
@@ -469,6 +488,11 @@ class Store:
 
     # -- Inspection and ending ----------------------------------------------------------------------------------------
 
+    def depth(self, state: State) -> int:
+        """Messages that nobody holds."""
+        self.collect(state)
+        return state.count - state.leased
+
     def figures(self, state: State) -> QueueFigures:
         """The counters."""
         self.collect(state)
@@ -508,7 +532,7 @@ class Store:
         if state.flags:
             raise self._ended(state)
         self.collect(state)
-        self._memory.successor = successor
+        self._memory.name_successor(successor)
         state.successor_bytes = len(successor)
         state.flags |= SEALED
         self._wake_all(state)
@@ -521,9 +545,7 @@ class Store:
 
     def successor(self, state: State) -> str | None:
         """What the queue was sealed with."""
-        if not state.flags & SEALED:
-            return None
-        return self._memory.successor[: state.successor_bytes].decode(errors="replace")
+        return self._memory.successor_of(state)
 
     def _ended(self, state: State) -> ShutDown | QueueMovedError:
         if (successor := self.successor(state)) is not None:

@@ -121,11 +121,15 @@ class Connection:
             (self._puts if call.size else self._others).append(call)
         self._ring()
 
-    def settle(self, handle: Handle, epoch: int, acked: list[int], returned: list[int]) -> None:
-        """Ack or give back leases without waiting for an answer; leases of a session that is over are gone anyway."""
+    def settle(self, handle: Handle, epoch: int, lease: int, acked: int) -> None:
+        """
+        Ack the first messages of a lease and give back the others, without waiting for an answer.
+
+        Leases of a session that is over are gone anyway.
+        """
         with self._mutex:
             if epoch == self.epoch and handle.remote is not None:
-                self._others.append(wire.Settle(0, handle.remote, acked, returned))
+                self._others.append(wire.Settle(0, handle.remote, lease, acked))
             is_awaited = self._acks_awaited_until > monotonic()
         if not is_awaited:
             self._ring()
@@ -381,9 +385,9 @@ class Connection:
             self._lose(str(error))
 
     def _take_answer(self, answer: wire.Answer) -> None:
-        if isinstance(answer, wire.Done):
+        if isinstance(answer, wire.Done | wire.Taken):
             if (call := self._calls.get(answer.number)) is not None:
-                self._end(call, answer.value)
+                self._end(call, answer.value if isinstance(answer, wire.Done) else answer)
         elif isinstance(answer, wire.Failed):
             if (call := self._calls.get(answer.number)) is not None:
                 self._end(call, None, raised(answer.fault, answer.values, self.address.endpoint))
@@ -401,19 +405,19 @@ class Connection:
                 self._flying -= 1
                 self._flying_bytes -= call.size
             call.value, call.epoch = value, self.epoch
-            if type(value) is list and not call.was_given_up:
+            if type(value) is wire.Taken and not call.was_given_up:
                 self._acks_awaited_until = monotonic() + _COMPANY_SECONDS
             if call.was_given_up:
                 self._give_back(call)
         call.end(value, error)
 
     def _give_back(self, call: Call) -> None:
-        """Return the leases that came for somebody who does not wait any more. The mutex is held."""
-        handle = call.handle
-        if isinstance(call.value, list) and handle and handle.remote is not None and call.epoch == self.epoch:
-            leases = [lease for lease, _, _ in call.value if lease]
-            if leases:
-                self._others.append(wire.Settle(0, handle.remote, [], leases))
+        """Return what came for somebody who does not wait any more. The mutex is held."""
+        handle, taken = call.handle, call.value
+        if not isinstance(taken, wire.Taken) or not taken.lease or handle is None or handle.remote is None:
+            return
+        if call.epoch == self.epoch:
+            self._others.append(wire.Settle(0, handle.remote, taken.lease, 0))
 
     def _send_all(self) -> None:
         """Send what is in line, as far as the credits go."""
@@ -421,7 +425,7 @@ class Connection:
             return
         while self._dropped:
             handle, epoch, lease = self._dropped.popleft()
-            self.settle(handle, epoch, [], [lease])
+            self.settle(handle, epoch, lease, 0)
         if self._stuck is not None:
             if not self._socket.send(self._stuck):
                 return

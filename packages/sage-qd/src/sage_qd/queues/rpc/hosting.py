@@ -20,6 +20,7 @@ from sage_qd.codecs import codec_name
 from sage_qd.errors import ProtocolError, QueueNotFoundError, UntrustedPayloadError
 from sage_qd.queues.base import Queue, QueueFigures
 from sage_qd.queues.rpc.wire import Item
+from sage_qd.ring import Leases
 
 __all__ = ["ASKED", "Hosted", "HostedDescriptor", "Opaque", "Parked"]
 
@@ -31,6 +32,8 @@ PICKLE_TAGS: Final = frozenset((1, 129))
 ASKED: Final = ("peek", "clear", "qsize", "empty", "full", "stats", "shutdown", "seal", "successor", "maxsize")
 """Methods that a client may call by name. They do not wait."""
 _LARGEST_TAG: Final = 255
+_TURN: Final = 256
+"""Messages that a ring leases in one turn, whatever is asked for."""
 
 
 class HostedDescriptor(Protocol):
@@ -150,6 +153,10 @@ class Hosted:
         if type(message) is bytes:
             return message
         return (message.tag, bytes(message)) if isinstance(message, Opaque) else bytes(message)
+
+    def lease_many(self, count: int, most_bytes: int) -> Leases | None:
+        """Lease what goes in one turn; None where queues cannot. What is left over is for ``lease`` of the queue."""
+        return None if self._ring is None else self._ring.lease_many(min(count, _TURN), most_bytes)
 
     def _tagged(self, tag: int, payload: bytes) -> bytes:
         self._check_tag(tag)

@@ -52,7 +52,7 @@ class RPCLease(Generic[T]):
         def request(number: int, handle: int) -> wire.Settle:
             # Made when it is sent. Numbers of another session mean other messages there: 0 is nobody's, and fenced.
             name = self._name if connection.epoch == self._epoch else 0
-            return wire.Settle(number, handle, *(([name], []) if is_ack else ([], [name])))
+            return wire.Settle(number, handle, name, int(is_ack))
 
         queue._call(request)
 

@@ -215,7 +215,7 @@ class RPCQueue(Follower[T]):
 
     # -- Read side ----------------------------------------------------------------------------------------------------
 
-    def stream(self, window: int = 2048) -> "Iterator[T]":
+    def stream(self, window: int = 4096) -> "Iterator[T]":
         """
         Take messages one by one until the queue is shut down and drained, with the next ones on their way already.
 
@@ -231,7 +231,7 @@ class RPCQueue(Follower[T]):
         """
         if window < 2:
             raise ValueError(f"window must be at least 2, not {window!r}")
-        return self._stream(min(window // 2, BATCH_ITEMS))
+        return self._stream(min(window // 2, 2 * BATCH_ITEMS))
 
     def _stream(self, count: int) -> "Iterator[T]":
         connection = self._here()
@@ -239,19 +239,17 @@ class RPCQueue(Follower[T]):
         try:
             while True:
                 try:
-                    answer = ahead.wait()
+                    answer = self._checked(ahead.wait())
                 except ShutDown:
                     return
                 epoch, taken = ahead.epoch, 0
                 self._here()
                 ahead = self._take_ahead(connection, count)
                 try:
-                    for _, _, item in answer:
-                        taken += 1
+                    for taken, item in enumerate(answer.items, 1):  # noqa: B007  (the settle below uses it)
                         yield cast(T, item) if type(item) is bytes else self._decoded([item])[0]
                 finally:
-                    names = [name for name, _, _ in answer]
-                    connection.settle(self._handle, epoch, names[:taken], names[taken:])
+                    connection.settle(self._handle, epoch, answer.lease, taken)
         finally:
             connection.give_up(ahead)
 
@@ -283,27 +281,29 @@ class RPCQueue(Follower[T]):
 
     def _taken(self, count: int, most_bytes: int, deadline: float, linger: float) -> list[T]:
         answer, epoch = self._take(count, most_bytes, deadline, linger, auto=self._auto)
-        leases = [lease for lease, _, _ in answer if lease]
-        if leases:
-            self._connection.settle(self._handle, epoch, leases, [])
-        return self._decoded([item for _, _, item in answer])
+        if answer.lease:
+            self._connection.settle(self._handle, epoch, answer.lease, len(answer.items))
+        return self._decoded(answer.items)
 
     def _take(
         self, count: int, most_bytes: int, deadline: float, linger: float, *, auto: bool
-    ) -> tuple[list[tuple[int, int, Any]], int]:
-        """Return leases and items, and the epoch that the leases belong to."""
+    ) -> tuple[wire.Taken, int]:
+        """Return what was taken, and the epoch that its lease belongs to."""
 
         def request(number: int, handle: int) -> wire.Take:
             return wire.Take(number, handle, count, most_bytes, seconds_until(deadline), linger, auto)
 
         self._here()
         call = Call(self._handle, request, is_repeatable=not auto)
-        answer = self._answered(call)
-        if not isinstance(answer, list) or not answer:
-            raise ProtocolError(peer=self._address.endpoint, reason="it answers a take without messages")
-        return cast("list[tuple[int, int, Any]]", answer), call.epoch
+        return self._checked(self._answered(call)), call.epoch
 
-    def _decoded(self, items: list[Any]) -> list[T]:
+    def _checked(self, answer: Any) -> wire.Taken:
+        """Return the answer to a take, if it is one."""
+        if not isinstance(answer, wire.Taken) or not answer.items:
+            raise ProtocolError(peer=self._address.endpoint, reason="it answers a take without messages")
+        return answer
+
+    def _decoded(self, items: Sequence[Any]) -> list[T]:
         """Decode what was taken; the first that cannot be is told of, with the others."""
         messages: list[Any] = []
         bad: tuple[int, bytes, Exception] | None = None
@@ -320,8 +320,7 @@ class RPCQueue(Follower[T]):
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
         """Take the oldest message on trial; see :meth:`Queue.lease`."""
         answer, epoch = self._take(1, 0, deadline_of(block, timeout), 0, auto=False)
-        name, attempt, item = answer[0]
-        return RPCLease(self, name, epoch, attempt, item)
+        return RPCLease(self, answer.lease, epoch, answer.attempts[0] if answer.attempts else 0, answer.items[0])
 
     def peek(self) -> T:
         """Look at the oldest message; see :meth:`Queue.peek`."""

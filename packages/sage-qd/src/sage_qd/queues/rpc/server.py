@@ -308,7 +308,7 @@ class QueueServer:
             return
         hosted = session.hosted(request.handle)
         if isinstance(request, wire.Settle):
-            session.settle(request.number, request.handle, request.acked, request.returned)
+            session.settle(request.number, request.handle, request.lease, request.acked)
         elif isinstance(request, wire.Ask):
             session.answer(request.number, hosted.ask(request.verb, request.argument))
         else:

@@ -25,10 +25,22 @@ from sage_qd.errors import (
     SageQueueError,
     ShutDown,
 )
-from sage_qd.queues.base import Lease
 from sage_qd.queues.rpc.faults import fault_of
+from sage_qd.queues.rpc.held import Held
 from sage_qd.queues.rpc.hosting import Hosted
-from sage_qd.queues.rpc.wire import BATCH_BYTES, FRAME_ROOM, Answer, Done, Failed, Item, Put, Take, Wait, size_of
+from sage_qd.queues.rpc.wire import (
+    BATCH_BYTES,
+    FRAME_ROOM,
+    Answer,
+    Done,
+    Failed,
+    Item,
+    Put,
+    Take,
+    Taken,
+    Wait,
+    size_of,
+)
 
 __all__ = ["ServerLimits", "Session", "Waiting"]
 
@@ -80,7 +92,7 @@ class Session:
         self.handles: dict[int, Hosted] = {}
         self.waiting: dict[int, Waiting] = {}
         self.held_bytes = 0
-        self._leases: dict[int, tuple[int, Lease[Any]]] = {}
+        self._leases: dict[int, tuple[int, Held]] = {}
         self._answers: dict[int, tuple[Answer, int]] = {}
         self._done = 1
         self._last_handle = 0
@@ -117,6 +129,10 @@ class Session:
     def answer(self, number: int, value: Any, size: int = 0) -> None:
         """Say that a request was carried out."""
         self._remember(number, Done(number, value), size)
+
+    def give(self, taken: Taken, size: int) -> None:
+        """Send what a request took."""
+        self._remember(taken.number, taken, size)
 
     def fail(self, number: int, error: BaseException) -> None:
         """Say how a request failed."""
@@ -174,44 +190,32 @@ class Session:
         for waiting in [each for each in self.waiting.values() if each.handle == handle]:
             waiting.drop(QueueClosedError(name=hosted.name))
         for lease in [each for each, (owner, _) in self._leases.items() if owner == handle]:
-            self._leases.pop(lease)[1].nack()
+            self._leases.pop(lease)[1].settle(0)
         del self.handles[handle]
         hosted.handles -= 1
         return hosted
 
-    def leased(self, handle: int, held: list[tuple[Lease[Any], Item]]) -> list[tuple[int, int, Item]]:
-        """Keep leases for the client; returns number, attempt and item of each."""
-        answer = []
-        number = self._last_lease
-        for lease, item in held:
-            number += 1
-            self._leases[number] = (handle, lease)
-            answer.append((number, lease.attempt, item))
-        self._last_lease = number
-        return answer
+    def leased(self, handle: int, held: Held) -> int:
+        """Keep what a request leased for the client; returns the number of the lease."""
+        self._last_lease += 1
+        self._leases[self._last_lease] = (handle, held)
+        return self._last_lease
 
-    def settle(self, number: int, handle: int, acked: list[int], returned: list[int]) -> None:
-        """Ack or give back leases, all of them; the first fault is the answer."""
-        first: BaseException | None = None
-        leases = self._leases
-        for names, is_ack in ((acked, True), (returned, False)):
-            for name in names:
-                held = leases.get(name)
-                if held is None or held[0] != handle:
-                    first = first or FencedError(pid=0, epoch=name)
-                    continue
-                del leases[name]
-                try:
-                    if is_ack:
-                        held[1].ack()
-                    else:
-                        held[1].nack()
-                except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
-                    first = first or error
-        if first is None:
-            self.answer(number, None)
+    def settle(self, number: int, handle: int, lease: int, acked: int) -> None:
+        """Ack the first messages of a lease and give back the others, all of them; the first fault is the answer."""
+        owner, held = self._leases.get(lease, (0, None))
+        if held is None or owner != handle:
+            self.fail(number, FencedError(pid=0, epoch=lease))
+            return
+        if not 0 <= acked <= len(held):
+            raise ProtocolError(peer=self.peer, reason=f"it acks {acked:,} messages of {len(held):,}")
+        del self._leases[lease]
+        try:
+            held.settle(acked)
+        except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
+            self.fail(number, error)
         else:
-            self.fail(number, first)
+            self.answer(number, None)
 
     def end(self) -> list[Hosted]:
         """Give everything back; returns the queues that this client had open."""
@@ -336,7 +340,7 @@ class WaitingTake(Waiting):
         if request.count < 1 or request.most_bytes < 0 or request.linger != request.linger:
             raise ValueError("max_items must be at least 1, max_bytes at least 0, and linger a number")
         self._request = request
-        self._leases: list[tuple[Lease[Any], Item]] = []
+        self._held = Held()
         self._size = 0
         self._is_collecting = False
         self._at = at
@@ -351,16 +355,16 @@ class WaitingTake(Waiting):
             self._lease_some()
             ended = True
         except Empty:
-            if not self._leases:
+            if not self._held:
                 return False
             # What is leased here keeps the queue from being over, so it does not say that it was shut down.
             ended = self._is_collecting and self.hosted.queue.stats().is_shutdown
         except SageQueueError:  # the shutdown, most likely; the next call tells of it
-            if not self._leases:
+            if not self._held:
                 raise
             ended = True
         if ended or request.linger <= 0 or monotonic() >= self.deadline:
-            self._give()
+            self._give_held()
             return True
         if not self._is_collecting:
             self._is_collecting = True
@@ -380,25 +384,36 @@ class WaitingTake(Waiting):
         except Empty:
             return False
         items = [self.hosted.given_out(message) for message in taken]
-        self._answer([(0, 0, item) for item in items], sum(map(size_of, items)))
+        self._give(0, [], items, sum(map(size_of, items)))
         return True
 
     def _lease_some(self) -> None:
         """Lease until there are enough; raises ``Empty`` before that."""
-        queue, given_out, leases, count = self.hosted.queue, self.hosted.given_out, self._leases, self._request.count
-        most = min(self._request.most_bytes or inf, self._frame_bytes)
-        while len(leases) < count and self._size < BATCH_BYTES:
-            if self._request.most_bytes and leases and self._size + size_of(given_out(queue.peek())) > most:
+        held, count = self._held, self._request.count
+        most = min(self._request.most_bytes or self._frame_bytes, self._frame_bytes)
+        while len(held) < count and self._size < BATCH_BYTES:
+            found = self.hosted.lease_many(count - len(held), max(min(most, BATCH_BYTES) - self._size, 0))
+            if found:
+                held.add_many(found)
+                self._size += found.nbytes
+            elif not self._lease_one(most):
                 return
-            lease = queue.lease(False)
-            item = given_out(lease.value)
-            size = len(item) if type(item) is bytes else size_of(item)
-            if self._size + size > most and (leases or size > self._frame_bytes):
-                lease.nack()
-                self._check_fits(size)
-                return
-            leases.append((lease, item))
-            self._size += size
+
+    def _lease_one(self, most: int) -> bool:
+        """Lease one more, if it is not too large to go with the others."""
+        queue, given_out, held = self.hosted.queue, self.hosted.given_out, self._held
+        if self._request.most_bytes and held and self._size + size_of(given_out(queue.peek())) > most:
+            return False
+        lease = queue.lease(False)
+        item = given_out(lease.value)
+        size = size_of(item)
+        if self._size + size > most and (held or size > self._frame_bytes):
+            lease.nack()
+            self._check_fits(size)
+            return False
+        held.add(lease, item)
+        self._size += size
+        return True
 
     @property
     def _frame_bytes(self) -> int:
@@ -411,31 +426,31 @@ class WaitingTake(Waiting):
         Raises:
             MessageTooLargeError: It is beyond the limit of a frame.
         """
-        if size > self._frame_bytes and not self._leases:
+        if size > self._frame_bytes and not self._held:
             raise MessageTooLargeError(size=size, limit=self._frame_bytes)
 
-    def _give(self) -> None:
+    def _give_held(self) -> None:
+        held, self._held = self._held, Held()
         if self._request.auto:
-            for lease, _ in self._leases:
-                lease.ack()
-            answer = [(0, 0, item) for _, item in self._leases]
-        else:
-            answer = self.session.leased(self.handle, self._leases)
-        self._leases = []
-        self._answer(answer, self._size)
+            held.settle(len(held))
+        lease = 0 if self._request.auto else self.session.leased(self.handle, held)
+        self._give(lease, held.attempts if lease else [], held.items, self._size)
+
+    def _give(self, lease: int, attempts: list[int], items: list[Item], size: int) -> None:
+        self._settled()
+        self.session.give(Taken(self.number, lease, attempts, items), size)
 
     def expire(self) -> None:
         """Give what there is."""
-        if self._leases:
-            self._give()
+        if self._held:
+            self._give_held()
         else:
             self._fail(Empty(f"queue {self.hosted.name!r} holds no message"))
 
     def drop(self, error: BaseException) -> None:
         """Give back what was collected."""
-        for lease, _ in self._leases:
-            lease.nack()
-        self._leases = []
+        held, self._held = self._held, Held()
+        held.settle(0)
         self._fail(error)
 
 

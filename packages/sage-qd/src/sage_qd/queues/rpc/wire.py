@@ -40,6 +40,7 @@ __all__ = [
     "Requests",
     "Settle",
     "Take",
+    "Taken",
     "Wait",
     "Welcome",
     "pack",
@@ -102,7 +103,7 @@ class Put(_Entry, tag=4):
 
 
 class Take(_Entry, tag=5):
-    """Take up to ``count`` items; answered with a list of ``[lease, attempt, item]``, lease 0 for ``auto``."""
+    """Take up to ``count`` items; answered with :class:`Taken`."""
 
     number: int
     handle: int
@@ -114,12 +115,12 @@ class Take(_Entry, tag=5):
 
 
 class Settle(_Entry, tag=6):
-    """Ack or give back leases; answered with the first fault. Number 0 wants no answer."""
+    """Ack the first items of a lease, give back the others; answered with the first fault. Number 0 wants no answer."""
 
     number: int
     handle: int
-    acked: list[int]
-    returned: list[int]
+    lease: int
+    acked: int
 
 
 class Ask(_Entry, tag=7):
@@ -197,7 +198,17 @@ class Pong(_Entry, tag=5):
     """The server lives."""
 
 
-Answer: TypeAlias = Welcome | Done | Failed | Bye | Pong
+class Taken(_Entry, tag=6):
+    """Items that this request took: on trial, all with one ``lease``, or for good, with lease 0."""
+
+    number: int
+    lease: int
+    attempts: list[int]
+    """How often each came back before; empty where none did."""
+    items: list[Item]
+
+
+Answer: TypeAlias = Welcome | Done | Failed | Bye | Pong | Taken
 
 
 class Answers(_Entry):
