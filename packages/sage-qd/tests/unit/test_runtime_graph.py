@@ -60,6 +60,8 @@ def test_a_cycle_is_refused_with_its_steps() -> None:
         ([source("")], "", "it has no name"),
         ([source(parallelism=0)], "source", "parallelism must be 1 to 1,000, not 0"),
         ([source(parallelism=True)], "source", "parallelism must be 1 to 1,000, not True"),
+        ([source(restarts=-1)], "source", "restarts must be 0 or more, or None, not -1"),
+        ([source(restarts=True)], "source", "restarts must be 0 or more, or None, not True"),
     ],
 )
 def test_what_is_no_graph_is_refused_with_the_step(steps: list[Transformation], node: str, reason: str) -> None:
@@ -100,6 +102,7 @@ def test_other_policies_are_refused(text: str) -> None:
         ({"overflow": "explode"}, "overflow must be one of"),
         ({"lanes": "none"}, "lanes must be one of"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"restarts": -1}, "restarts must be 0 or more, not -1"),
         ({"linger": 0}, "linger must be more than 0 seconds"),
         ({"overflow": "drop", "delivery": "exactly_once"}, "may not"),
         ({"lanes": "per_edge", "delivery": "exactly_once"}, "does not keep the order"),

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, LostPacketsError, QueueCreationStrategy
+from sage_qd.monitor import queue_states
 from sage_qd.ring import list_segments
 from sage_qd.runtime import (
     BaseFunction,
@@ -29,8 +33,9 @@ from sage_qd.runtime import (
     StopSignal,
 )
 from sage_qd.runtime.operators import MapOperator, ReduceOperator
+from sage_qd.runtime.packets import is_stop, unpacked
 from sage_qd.runtime.task import LocalTask
-from sage_qd.testing import wait_for
+from sage_qd.testing import background, wait_for
 
 TEXT = ["the", "cat", "and", "the", "dog", "and", "the", "bird"]
 PATIENCE = 60.0
@@ -187,6 +192,25 @@ def test_running_values_come_in_order_of_each_key(make: Make) -> None:
 
     assert [value for key, value in items.items if key == 1] == [1, 4, 9]
     assert [value for key, value in items.items if key == 0] == [2, 6, 12]
+
+
+def test_texts_arrive_as_they_were_sent(make: Make) -> None:
+    texts = ["", "a", "a\x1fb", "\x1f", "文", "\ud800", "x" * 5000, *("y" * 100,) * 40]
+    env = make(batch_size=3)
+    items = env.from_collection(texts).keyby(lambda text: text).map(lambda text: text, parallelism=2).collect()
+    counts = env.from_collection(texts, name="again").keyby(lambda text: text).count(at_end=True).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == sorted(texts)
+    assert dict(counts.items) == Counter(texts)
+
+
+def test_running_counts_are_emitted_for_each_packet(make: Make) -> None:
+    env = make()
+    counts = env.from_collection("abaa").keyby(lambda letter: letter).count().collect()
+    env.execute(timeout=PATIENCE)
+
+    assert counts.items == [("a", 1), ("b", 1), ("a", 2), ("a", 3)]
 
 
 def test_lines_of_a_file(make: Make, tmp_path: Path) -> None:
@@ -539,6 +563,33 @@ def test_an_unknown_service_is_told(make: Make) -> None:
         env.execute(timeout=PATIENCE)
 
 
+def test_a_job_without_services_says_so(make: Make) -> None:
+    class Caller(BaseFunction):
+        def execute(self, data: int) -> None:
+            self.ctx.call_service("oracle")
+
+    env = make()
+    env.from_collection([1]).map(Caller).sink(str)
+
+    with pytest.raises(KeyError, match=r"has no service 'oracle'; it has none; see add_service\(\)"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_a_service_that_cannot_be_made_ends_the_job(make: Make) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise LookupError("no weights")
+
+    env = make()
+    env.add_service("model", Broken)
+    env.from_source(itertools.count).sink(lambda x: None)
+
+    with pytest.raises(LookupError, match="no weights") as caught:
+        env.execute(timeout=PATIENCE)
+
+    assert str(caught.value.__cause__).startswith("\nin task 'model':\n")
+
+
 def test_services_end_with_the_job(make: Make) -> None:
     env = make()
     env.add_service("model", Model)
@@ -646,7 +697,7 @@ def test_what_was_left_at_the_end_is_sent_once_though_the_task_starts_again() ->
         task.run()
         assert task.get_input_buffer().stats().is_shutdown, "a sender that starts again must not wait for room here"
         task.get_input_buffer().close()
-        return target.get_many(10, timeout=0)
+        return [each if is_stop(each) else unpacked(each) for each in target.get_many(10, timeout=0)]
 
     first = run_once((0, 0, [1, 2], ["a", "a"]), StopSignal(0, "test"))
     again = run_once()
@@ -707,3 +758,100 @@ def test_a_context_travels_without_what_is_open() -> None:
     assert again.get_input_queue_descriptor() == descriptor
     assert again.get_queue_descriptor("input_map_0") == descriptor
     assert again.get_queue_descriptor("input_other") is None
+
+
+# -- Stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_stop_a_job_at_once_stop_it_once_and_who_waits_goes_on(make: Make) -> None:
+    env = make()
+    env.from_source(itertools.count).sink(lambda x: None)
+    dispatcher = env.submit()
+    waiting = background(dispatcher.wait)
+    wait_for(lambda: dispatcher.status()["tasks"]["sink_0"]["taken"] > 0, "it runs")
+
+    stopping = [background(dispatcher.stop) for _ in range(4)]
+
+    for call in stopping:
+        call.result()
+    assert waiting.result() is True
+    assert dispatcher.state is JobState.STOPPED
+
+
+STOPPED_BY_A_SIGNAL = """
+import itertools, signal, sys
+from sage_qd.runtime import LocalEnvironment, ProcessEnvironment
+env = {"threads": LocalEnvironment, "processes": ProcessEnvironment}[sys.argv[1]]("signalled")
+env.from_source(itertools.count).sink(lambda x: None)
+dispatcher = env.submit()
+signal.signal(signal.SIGTERM, lambda *_: env.stop())
+print("running", flush=True)
+print(dispatcher.wait(), dispatcher.state.value)
+"""
+
+
+@pytest.mark.parametrize("where", ["threads", "processes"])
+def test_a_signal_handler_may_stop_the_job_that_its_thread_waits_for(where: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED_BY_A_SIGNAL, where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "running\n"
+        program.terminate()
+        said, errors = program.communicate(timeout=PATIENCE)
+
+    assert (said, errors, program.returncode) == ("True stopped\n", "", 0)
+
+
+def test_a_job_that_is_stopped_in_the_middle_of_a_look_is_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make()
+    env.from_source(itertools.count).sink(lambda x: None)
+    dispatcher = env.submit()
+    take = dispatcher._collected.take
+
+    def interrupted() -> bool:
+        monkeypatch.undo()
+        dispatcher.stop()
+        return take()
+
+    monkeypatch.setattr(dispatcher._collected, "take", interrupted)
+
+    assert dispatcher.wait() is True
+    assert dispatcher.state is JobState.STOPPED
+
+
+INTERRUPTED = """
+import sys, time
+from sage_qd.runtime import ProcessEnvironment
+env = ProcessEnvironment(sys.argv[1])
+env.from_collection([1]).map(lambda x: print("stuck", flush=True) or time.sleep(1000)).sink(str)
+env.execute()
+"""
+
+
+def shut_queues(name: str) -> list[Any]:
+    """The figures of the queues of a job."""
+    return [state.figures for state in queue_states() if name in state.queue_id and state.figures is not None]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_tasks_that_do_not_end_by_themselves(times: int) -> None:
+    name = f"stuck-{os.getpid()}-{times}"
+    command = [sys.executable, "-c", INTERRUPTED, name]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "stuck\n"
+        processes = psutil.Process(driver.pid).children(recursive=True)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
+        wait_for(lambda: any(info.is_shutdown for info in shut_queues(name)), "the job is about to end")
+        if times == 2:
+            os.killpg(driver.pid, signal.SIGINT)
+        _, errors = driver.communicate(timeout=PATIENCE)
+
+    assert len(processes) >= 2  # supervisor and the stuck task at least
+    assert driver.returncode == -signal.SIGINT
+    assert "BrokenPipeError" not in errors
+    assert not any(process.is_running() and process.status() != "zombie" for process in processes)
+    assert [info for info in list_segments() if name in info.name] == []

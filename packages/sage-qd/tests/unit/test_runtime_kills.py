@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from sage_qd import TaskDiedError
 from sage_qd.ring import list_segments
-from sage_qd.runtime import Dispatcher, JobState, ProcessEnvironment
+from sage_qd.runtime import BaseFunction, Dispatcher, JobState, ProcessEnvironment
 from sage_qd.testing import wait_for
 
 PATIENCE = 60.0
@@ -131,8 +132,79 @@ def test_without_restarts_a_kill_ends_the_job() -> None:
     env = ProcessEnvironment("job")
     env.from_collection([1]).map(lambda x: os._exit(3), name="doomed").sink(str)
 
-    with pytest.raises(TaskDiedError, match="ended with exit code 3; give the environment more restarts"):
+    with pytest.raises(TaskDiedError, match="ended with exit code 3; give the step, or the environment, more restarts"):
         env.execute(timeout=PATIENCE)
+
+
+def dies_once(mark: Path) -> Callable[[int], int]:
+    """Make a function that kills its process at the first packet, and never again."""
+
+    def function(item: int) -> int:
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    return function
+
+
+def test_a_step_may_be_restarted_where_the_job_is_not(tmp_path: Path) -> None:
+    env = ProcessEnvironment("job", delivery="exactly_once")
+    items = env.from_collection(range(1000)).map(dies_once(tmp_path / "mark"), name="shaky", restarts=1).collect()
+    dispatcher = env.execute(timeout=PATIENCE)
+
+    assert items.items == list(range(1000))
+    assert dispatcher.restarted == [("shaky_0", -9)]
+    assert dispatcher.status()["tasks"]["shaky_0"]["restarts"] == 1
+
+
+def test_a_step_may_end_the_job_where_others_are_restarted(tmp_path: Path) -> None:
+    env = ProcessEnvironment("job", delivery="exactly_once", restarts=10)
+    stream = env.from_collection(range(1000)).map(dies_once(tmp_path / "first"), name="shaky")
+    stream.map(dies_once(tmp_path / "second"), name="precious", restarts=0).sink(str)
+
+    with pytest.raises(TaskDiedError, match="task 'precious_0' was killed by signal 9; give the step"):
+        env.execute(timeout=PATIENCE)
+
+    assert env.dispatcher is not None
+    assert [each.task for each in env.dispatcher.restarted] == ["shaky_0"]
+
+
+def test_without_delivery_that_repeats_only_a_step_that_restarts_has_a_snapshot(tmp_path: Path) -> None:
+    env = ProcessEnvironment("job", batch_size=100)
+    items = env.from_collection(range(1000)).map(dies_once(tmp_path / "mark"), name="shaky", restarts=1).collect()
+    dispatcher = env.execute(timeout=PATIENCE)
+
+    assert dispatcher.tasks["shaky_0"].ctx.snapshots is not None
+    assert dispatcher.tasks["source_0"].ctx.snapshots is None
+    assert items.items == list(range(100, 1000))
+
+
+def test_a_service_may_be_restarted(tmp_path: Path) -> None:
+    class Shaky:
+        def add(self, item: int) -> int:
+            return dies_once(tmp_path / "mark")(item) + 1
+
+    class Asks(BaseFunction):
+        def execute(self, data: int) -> int:
+            answer: int = self.ctx.call_service("shaky", data, method="add", timeout=1.0)
+            return answer
+
+    env = ProcessEnvironment("job")
+    env.add_service("shaky", Shaky, restarts=1)
+    items = env.from_collection(range(3)).map(Asks, on_error="retry(20)").collect()
+    dispatcher = env.execute(timeout=PATIENCE)
+
+    assert items.items == [1, 2, 3]
+    assert [each.task for each in dispatcher.restarted] == ["shaky"]
+
+
+def test_an_iterator_is_a_source_where_its_end_is_that_of_the_job() -> None:
+    env = ProcessEnvironment("job", delivery="exactly_once", restarts=3)
+    items = env.from_source(iter(range(100)), restarts=0).map(lambda x: x).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert items.items == list(range(100))
 
 
 def test_a_killed_supervisor_takes_the_tasks_along_and_is_told() -> None:

@@ -1,14 +1,22 @@
 """The page of a job: complete in itself, and it names the place where the job is stuck."""
 
+import itertools
+import shutil
+import subprocess
 import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from sage_qd.runtime import LocalEnvironment
+import pytest
+
+from sage_qd.runtime import Dispatcher, LocalEnvironment
 from sage_qd.runtime.page import job_page
 from sage_qd.testing import wait_for
+
+pytestmark = pytest.mark.once
+PATIENCE = 60.0
 
 
 class Outline(HTMLParser):
@@ -45,17 +53,33 @@ def outline(page: str) -> Outline:
     return found
 
 
+class Bill:
+    """A step that is stuck until it may go on."""
+
+    def __init__(self) -> None:
+        self.taken, self.going = threading.Event(), threading.Event()
+
+    def __call__(self, item: int) -> int:
+        self.taken.set()
+        self.going.wait(PATIENCE)
+        return item
+
+    def await_queue(self, dispatcher: Dispatcher) -> None:
+        """Wait until it has taken the first item and its queue is full: from then on nothing moves."""
+        assert self.taken.wait(PATIENCE)
+        wait_for(lambda: dispatcher.snapshot()["tasks"]["bill_0"]["load"] == 1.0, "it is stuck")
+
+
 def test_a_running_job_shows_where_it_is_stuck(tmp_path: Path) -> None:
-    stuck = threading.Event()
+    bill = Bill()
     env = LocalEnvironment("shop <1>", batch_size=1)
-    env.from_collection(range(1000), name="orders").map(lambda x: x, name="check", parallelism=2).map(
-        lambda x: stuck.wait(0.05) or x, name="bill", buffer_size=4
-    ).collect()
+    orders = env.from_collection(range(1000), name="orders").map(lambda x: x, name="check", parallelism=2)
+    orders.map(bill, name="bill", buffer_size=4).collect()
     dispatcher = env.submit()
-    wait_for(lambda: dispatcher.snapshot()["queues"]["input_bill_0"]["load"] == 1.0, "it is stuck")
+    bill.await_queue(dispatcher)
 
     dispatcher.write_page(tmp_path / "job.html")
-    stuck.set()
+    bill.going.set()
     dispatcher.stop()
 
     found = outline((tmp_path / "job.html").read_text())
@@ -66,6 +90,37 @@ def test_a_running_job_shows_where_it_is_stuck(tmp_path: Path) -> None:
     assert found.tags.count("path") == 2 + 2 + 1
     assert found.fetched == []
     assert "script" not in found.tags
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_reads_the_page_as_it_was_written(tmp_path: Path) -> None:
+    bill = Bill()
+    env = LocalEnvironment("shop <1> & co", batch_size=1, lanes="per_edge")
+    env.from_source(itertools.count, name="orders").map(lambda x: x, name="check", parallelism=2).sink(
+        bill, name="bill", buffer_size=4
+    )
+    dispatcher = env.submit()
+    bill.await_queue(dispatcher)
+    path = tmp_path / "job.html"
+    dispatcher.write_page(path)
+    bill.going.set()
+    dispatcher.stop()
+
+    words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    picture = f"--screenshot={tmp_path / 'job.png'}"
+    seen = subprocess.run(
+        [*words, "--dump-dom", path.as_uri()], capture_output=True, text=True, check=True, timeout=100
+    )
+    subprocess.run([*words, picture, path.as_uri()], capture_output=True, check=True, timeout=100)
+
+    shown, written = outline(seen.stdout), outline(path.read_text())
+    assert "".join(shown.texts).split() == "".join(written.texts).split()
+    assert [tag for tag in shown.tags if tag != "tbody"] == [tag for tag in written.tags if tag != "tbody"]
+    assert "the slow task is bill_0" in "".join(shown.texts)
+    assert (tmp_path / "job.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_job_has_its_error_and_figures() -> None:

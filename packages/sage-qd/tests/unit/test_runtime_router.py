@@ -1,9 +1,11 @@
 """The way out of a task: where packets go, in which batches, and what happens when there is no room."""
 
+import pickle
 import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from sage_qd import Empty, LocalQueueDescriptor, SageQueueDescriptor, ShutDown
 from sage_qd.runtime import BaseRouter, Connection, Packet, StopSignal, stable_hash
-from sage_qd.runtime.packets import is_stop
+from sage_qd.runtime.packets import is_stop, packed, unpacked
 from sage_qd.testing import background, wait_for
 
 
@@ -44,7 +46,7 @@ def everything(target: Any) -> list[Any]:
 
 
 def payloads(target: Any) -> list[Any]:
-    return [payload for message in everything(target) if not is_stop(message) for payload in message[2]]
+    return [payload for message in everything(target) if not is_stop(message) for payload in unpacked(message)[2]]
 
 
 def test_in_turn_goes_on_where_the_last_call_ended(targets: list[Any]) -> None:
@@ -230,6 +232,68 @@ def test_receivers_that_all_ended_end_the_sender(targets: list[Any]) -> None:
 
     with pytest.raises(ShutDown):
         router.send([1, 2], None)
+
+
+class Word(str):
+    """Text of a class of its own, which must stay that."""
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["a", "", "文"],
+        [""],
+        ["a\x1fb", "c"],
+        ["a", 1],
+        ["a", Word("b")],
+        ["x" * 2000, "y"],
+        ["a", "z" * 900],
+        [1, 2],
+    ],
+)
+def test_a_batch_is_what_it_was_when_it_has_travelled(items: list[Any]) -> None:
+    for keys in (None, list(range(len(items))), list(items)):
+        found = unpacked(pickle.loads(pickle.dumps(packed(3, 7, items, keys))))
+
+        assert found == (3, 7, items, keys)
+        assert list(map(type, found[2])) == list(map(type, items))
+    _, _, payloads, alias = unpacked(pickle.loads(pickle.dumps(packed(3, 7, items, items))))
+    assert alias is payloads == items
+
+
+def test_short_texts_travel_as_one() -> None:
+    assert packed(0, 0, ["a", "b"], None) == (0, 0, "a\x1fb", None)
+    assert packed(0, 0, ["a" * 65, "b" * 65], None)[2] == ["a" * 65, "b" * 65]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_packets_that_are_their_own_keys_stay_so_among_others(targets: list[Any], count: int) -> None:
+    router = router_to(targets[:count], "hash")
+    own = ["a", "b", "c", "d"]
+    router.send(own, own)
+    router.send(["e", "f"], ["a", "b"])
+    router.send(own, own)
+    router.flush()
+
+    found = [unpacked(message) for target in targets[:count] for message in everything(target)]
+    pairs = [pair for _, _, payloads, keys in found for pair in zip(payloads, keys or (), strict=True)]
+    assert sorted(pairs) == sorted([*zip(own, own, strict=True)] * 2 + [("e", "a"), ("f", "b")])
+
+
+def test_a_key_that_is_none_is_told_by_its_kind_among_others(targets: list[Any]) -> None:
+    with pytest.raises(TypeError, match="a key must be a number, text, bytes, None or a tuple of these, not list"):
+        router_to(targets, "hash").send([1, 2], ["a", ["b"]])
+
+
+def test_more_keys_than_are_remembered_go_where_they_went(targets: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_qd.runtime.router.KEYS_KEPT", 3)
+    router = router_to(targets, "hash")
+    for _ in range(2):
+        router.send(list(range(10)), list(range(10)))
+    router.flush()
+
+    for target in targets:
+        assert set(Counter(payloads(target)).values()) <= {2}
 
 
 def test_a_connection_that_leads_nowhere_is_told() -> None:

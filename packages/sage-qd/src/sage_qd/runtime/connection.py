@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.errors import QueueClosedError
+from sage_qd.monitor.states import load_of_figures
 
 __all__ = ["Connection", "EnhancedConnection"]
 
@@ -25,7 +26,7 @@ class EnhancedConnection:
         broadcast_index: The group of the sender it is in.
         parallel_index: Its place in the group.
         target_name: The task at its end.
-        target_handle: That task, where it runs in this process; else None.
+        target_handle: That task, where it runs in this process; else None. It does not travel.
         target_input_index: Which input of that task it feeds.
         target_type: ``local``, ``process`` or ``remote``.
         target_queue_descriptor: The queue at its end.
@@ -69,6 +70,9 @@ class EnhancedConnection:
         self._loads.append((monotonic(), load))
         return load
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"target_handle": None}
+
     @property
     def load_history(self) -> list[float]:
         """The loads that were last seen, the oldest first."""
@@ -89,9 +93,4 @@ Connection = EnhancedConnection
 def load_of(queue: Any) -> float:
     """Return how full a queue is, 0.0 to 1.0."""
     stats = queue.stats()
-    bound = getattr(queue, "maxsize", 0)
-    held = stats.depth + stats.leased
-    capacity = getattr(stats, "capacity_bytes", 0)
-    by_bytes = getattr(stats, "depth_bytes", 0) / capacity if capacity else 0.0
-    by_items = held / bound if bound else 0.0
-    return min(max(by_items, by_bytes), 1.0)
+    return load_of_figures(stats, getattr(queue, "maxsize", 0), getattr(stats, "capacity_bytes", 0))

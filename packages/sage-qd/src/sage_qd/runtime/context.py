@@ -37,6 +37,7 @@ class RuntimeContext:
         input_indices: The input of the operator that each path feeds, by path.
         delivery: What a kill may do to packets.
         on_error: What becomes of a packet on which the operator raises.
+        restarts: How often the task is started again after it was killed.
         batch_size: Most packets in one message.
         linger: Seconds that a packet may wait for others.
         overflow: What happens to packets for which there is no room.
@@ -54,6 +55,7 @@ class RuntimeContext:
     input_indices: list[int] = field(default_factory=list)
     delivery: DeliveryLevel = "at_most_once"
     on_error: ErrorPolicy = field(default_factory=ErrorPolicy)
+    restarts: int = 0
     batch_size: int = 512
     linger: float = 0.005
     overflow: Literal["block", "drop"] = "block"
@@ -116,7 +118,8 @@ class RuntimeContext:
     ) -> Any:
         """Call a service; return a :class:`~sage_qd.runtime.services.ServiceCall`, whose ``result()`` waits."""
         if service_name not in self._services:
-            raise KeyError(f"job {self.job!r} has no service {service_name!r}; it has: {', '.join(self._services)}")
+            known = f"it has: {', '.join(self._services)}" if self._services else "it has none; see add_service()"
+            raise KeyError(f"job {self.job!r} has no service {service_name!r}; {known}")
         if self._client is None:
             from sage_qd.runtime.services import ServiceClient
 

@@ -1,17 +1,20 @@
-"""What tasks count, in memory that the driver sees while they run in processes of their own."""
+"""What tasks count, in memory that others see while they run in processes of their own."""
 
 import mmap
 import struct
 from typing import Final
 
+from sage_qd.runtime.board import BLOCK_BYTES, WORDS
+
 __all__ = ["Counters"]
 
 _NAMES: Final = ("taken", "out", "errors", "skipped", "dropped", "restarts", "blocked_ns")
 _WORD: Final = struct.Struct("<Q")
-_SIZE: Final = 64
 
 
-def _word(index: int) -> property:
+def _word(name: str) -> property:
+    index = WORDS.index(name)
+
     def read(self: "Counters") -> int:
         value: int = _WORD.unpack_from(self._memory, self._start + 8 * index)[0]
         return value
@@ -24,7 +27,8 @@ def _word(index: int) -> property:
 
 class Counters:
     """
-    The counters of one task; each word has one writer, and any process that was forked later may read.
+    The counters of one task, in a block of the :class:`~sage_qd.runtime.board.Board` of its job; each word has one
+    writer, and any process may read.
 
     Attributes:
         taken: Packets taken, or made by a source.
@@ -37,14 +41,14 @@ class Counters:
         told_to_stop: 1 when the driver wants a source to end; written by the driver, and no figure.
     """
 
-    taken = _word(0)
-    out = _word(1)
-    errors = _word(2)
-    skipped = _word(3)
-    dropped = _word(4)
-    restarts = _word(5)
-    told_to_stop = _word(6)
-    blocked_ns = _word(7)
+    taken = _word("taken")
+    out = _word("out")
+    errors = _word("errors")
+    skipped = _word("skipped")
+    dropped = _word("dropped")
+    restarts = _word("restarts")
+    told_to_stop = _word("told_to_stop")
+    blocked_ns = _word("blocked_ns")
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory = memory
@@ -53,14 +57,14 @@ class Counters:
     @classmethod
     def single(cls) -> "Counters":
         """Counters of one task by itself."""
-        return cls.many(1)[0]
-
-    @classmethod
-    def many(cls, count: int) -> "list[Counters]":
-        """Counters for several tasks, in one piece of shared memory."""
-        memory = mmap.mmap(-1, max(count, 1) * _SIZE)
-        return [cls(memory, index * _SIZE) for index in range(count)]
+        return cls(mmap.mmap(-1, BLOCK_BYTES), 0)
 
     def as_dict(self) -> dict[str, int]:
         """Return the values by name."""
         return {name: getattr(self, name) for name in _NAMES}
+
+    def take(self, figures: dict[str, int]) -> None:
+        """Take what a task has counted elsewhere, but not how often it was started again: that is counted here."""
+        for name in _NAMES:
+            if name != "restarts":
+                setattr(self, name, figures[name])

@@ -30,7 +30,7 @@ from typing import Any, Final
 from sage_qd.errors import Empty, FencedError, LostPacketsError
 from sage_qd.queues.selecting import wait
 from sage_qd.runtime.context import DeliveryLevel
-from sage_qd.runtime.packets import Batch, Packet, StopSignal, is_stop
+from sage_qd.runtime.packets import Batch, Packet, StopSignal, is_stop, unpacked
 
 __all__ = ["COMMIT_SECONDS", "FileSnapshots", "Inbox"]
 
@@ -124,7 +124,7 @@ class Inbox:
             else:
                 lease.ack()
             return None
-        batch: Batch = (-1, 0, [message.payload], [message.key]) if type(message) is Packet else message
+        batch: Batch = (-1, 0, [message.payload], [message.key]) if type(message) is Packet else unpacked(message)
         if self._level == "at_most_once":
             lease.ack()
             return batch

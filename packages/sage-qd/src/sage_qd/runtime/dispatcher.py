@@ -5,36 +5,28 @@ Every queue exists before any task starts; tasks only attach. A job ends by itse
 that they sent has reached the ends of the graph.
 """
 
-import atexit
 import os
 import shutil
 import tempfile
 import threading
-import weakref
-from contextlib import suppress
 from enum import Enum
-from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.descriptors.pool import QueueDescriptorPool
 from sage_qd.descriptors.ray import behind_ray
-from sage_qd.errors import (
-    Empty,
-    GraphError,
-    QueueClosedError,
-    QueueLostError,
-    QueueNotFoundError,
-    ShutDown,
-)
-from sage_qd.runtime.connection import Connection, load_of
+from sage_qd.errors import GraphError
+from sage_qd.runtime.board import SNAPSHOTS_PREFIX, Board
+from sage_qd.runtime.clearing import remove_queues, snapshot_place, stop_at_exit, stopped
+from sage_qd.runtime.collecting import Collected
+from sage_qd.runtime.connection import Connection
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.counters import Counters
 from sage_qd.runtime.delivery import FileSnapshots
-from sage_qd.runtime.graph import ExecutionGraph, GraphNode
+from sage_qd.runtime.graph import ExecutionGraph, GraphNode, path_name
+from sage_qd.runtime.looking import Publisher, Rates, make_board, queue_names, queues_seen, shown_edges
 from sage_qd.runtime.operators import SourceOperator
-from sage_qd.runtime.packets import is_stop
 from sage_qd.runtime.page import job_page
 from sage_qd.runtime.process_task import ProcessTask, Restarted
 from sage_qd.runtime.running import LocalRunner, LocalServiceTask, ProcessRunner, Runner, ServiceTask
@@ -47,12 +39,6 @@ __all__ = ["Dispatcher", "JobState"]
 
 DEAD_LETTERS: Final = 10_000
 SLICE_SECONDS: Final = 0.05
-RATE_SECONDS: Final = 0.1
-"""Rates over less time than this would say more of the moment than of the task."""
-MEMORY_FOLDER: Final = "/dev/shm"
-
-
-_running: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
 
 
 class JobState(Enum):
@@ -66,23 +52,11 @@ class JobState(Enum):
     STOPPED = "stopped"
 
 
-@runtime_checkable
-class HasDestroy(Protocol):
-    """The descriptor of a queue that others could still find, and that can be removed."""
-
-    def destroy(self) -> None:
-        """Remove the queue, and close it here."""
-
-
 class RemoteTraceback(Exception):
     """The traceback of an error in another thread or process, as the cause of that error here."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
     def __str__(self) -> str:
-        return f"\n{self.text}"
+        return f"\n{self.args[0]}"
 
 
 class Dispatcher:
@@ -104,22 +78,31 @@ class Dispatcher:
         self.graph = graph
         self.env = env
         self.name = env.name
-        self.state = JobState.CREATED
+        self._state = JobState.CREATED
         self.owner_pid = os.getpid()
         self.queue_descriptors: dict[str, BaseQueueDescriptor] = {}
         self.queue_creation_strategy = env.strategy(env.job)
         self.tasks: dict[str, BaseTask] = {}
         self.services: dict[str, BaseTask] = {}
-        self.results: dict[str, list[Any]] = {}
-        self.dead_letters: list[tuple[str, Any, str]] = []
+        ends = {node.name: node.stop_signal_num for node in graph.nodes.values() if node.transformation.is_result}
+        self._collected = Collected(self.queue_descriptors, ends, env.delivery == "exactly_once")
         self._folder: str | None = None
         self._runner: Runner | None = None
-        self._seen: dict[tuple[str, int], int] = {}
-        self._stopped: dict[str, set[int]] = {}
-        self._cleaning = threading.Lock()
-        self._looked_at = monotonic()
-        self._counted: dict[str, tuple[int, int]] = {}
-        self._rates: dict[str, tuple[float, float]] = {}
+        self._mutex = threading.RLock()  # a signal handler may stop the job that its own thread looks at
+        self._rates = Rates()
+        self._board: Board | None = None
+        self._publisher: Publisher | None = None
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life."""
+        return self._state
+
+    @state.setter
+    def state(self, state: JobState) -> None:
+        self._state = state
+        if self._board is not None:
+            self._board.state = state.value
 
     # -- Making -------------------------------------------------------------------------------------------------------
 
@@ -137,7 +120,7 @@ class Dispatcher:
                 made = strategy.create_task_input_queue(name, is_remote, maxsize=node.buffer_size)
                 self.queue_descriptors[f"input_{name}"] = made
             for edge in node.input_edges:
-                path = _path_name(edge.upstream_node, node, edge.path)
+                path = path_name(edge.upstream_node, node, edge.path)
                 self.queue_descriptors[path] = (
                     strategy.create_inter_task_queue(
                         edge.upstream_node.name, f"{name}_{edge.path}", is_remote, maxsize=node.buffer_size
@@ -172,16 +155,16 @@ class Dispatcher:
         try:
             self._check_sources()
             self._create_task_queues()
-            if (self.env.delivery != "at_most_once" or self.env.restarts) and self.env.platform != "remote":
-                self._folder = tempfile.mkdtemp(prefix="sage-qd-job-", dir=_snapshot_place())
+            if any(map(self._needs_snapshots, self.graph.nodes.values())) and self.env.platform != "remote":
+                self._folder = tempfile.mkdtemp(prefix=SNAPSHOTS_PREFIX, dir=snapshot_place())
             running = {name: node for name, node in self.graph.nodes.items() if not node.transformation.is_result}
-            counted = Counters.many(len(running) + len(self.graph.services))
+            counted = self._made_counters(len(running) + len(self.graph.services))
             for (name, node), counters in zip(running.items(), counted, strict=False):
                 self.tasks[name] = self._task(node, counters)
             for name, node in running.items():
                 self._setup_node_connections_with_descriptors(name, node)
             for service, counters in zip(self.graph.services.values(), counted[len(running) :], strict=True):
-                ctx = RuntimeContext(name=service.name, job=self.env.job)
+                ctx = RuntimeContext(name=service.name, job=self.env.job, restarts=self._restarts(service.restarts))
                 ctx.set_input_queue_descriptor(self.queue_descriptors[f"service_request_{service.name}"])
                 made = self._kind(is_service=True)(ctx, _no_operator, counters)
                 made.service = service.factory
@@ -191,15 +174,37 @@ class Dispatcher:
             raise
         self.state = JobState.SUBMITTED
 
+    def _made_counters(self, count: int) -> list[Counters]:
+        """Make the board of the job, on which its tasks count."""
+        board = self._board = make_board(
+            name=self.name,
+            job=self.env.job,
+            platform=self.env.platform,
+            graph=self.graph,
+            descriptors=self.queue_descriptors,
+            lanes=self.env.lanes,
+            snapshots=self._folder,
+        )
+        return [Counters(board.memory, board.block(number)) for number in range(count)]
+
+    def _restarts(self, restarts: int | None) -> int:
+        """How often a step or service that says this is started again."""
+        return self.env.restarts if restarts is None else restarts
+
+    def _needs_snapshots(self, node: GraphNode) -> bool:
+        """Whether a task could start again, or is to settle its packets with its snapshots."""
+        return self.env.delivery != "at_most_once" or self._restarts(node.transformation.restarts) > 0
+
     def _check_sources(self) -> None:
         for node in self.graph.nodes.values():
-            if node.transformation.is_source and self.env.delivery != "at_most_once":
-                operator = node.transformation.factory()
+            step = node.transformation
+            if step.is_source and self.env.delivery != "at_most_once" and step.restarts != 0:
+                operator = step.factory()
                 if isinstance(operator, SourceOperator) and not operator.can_rewind:
                     raise GraphError(
-                        node=node.transformation.name,
+                        node=step.name,
                         reason=f"an iterator cannot be rewound, as delivery={self.env.delivery!r} needs after a kill; "
-                        "give a list, a range, a file, or a function that makes the iterator",
+                        "give a list, a range, a file, a function that makes the iterator, or restarts=0 for it",
                     )
 
     def _task(self, node: GraphNode, counters: Counters) -> BaseTask:
@@ -212,17 +217,20 @@ class Dispatcher:
             input_indices=[edge.input_index for edge in node.input_edges],
             delivery=self.env.delivery,
             on_error=node.transformation.on_error,
+            restarts=self._restarts(node.transformation.restarts),
             batch_size=self.env.batch_size,
             linger=self.env.linger,
             overflow=self.env.overflow,
-            snapshots=None if self._folder is None else FileSnapshots(f"{self._folder}/{len(self.tasks)}"),
+            snapshots=FileSnapshots(f"{self._folder}/{len(self.tasks)}")
+            if self._folder is not None and self._needs_snapshots(node)
+            else None,
             dead_letters=self.queue_descriptors["dead_letters"],
         )
         if node.input_edges:
             ctx.set_input_queue_descriptor(self.queue_descriptors[f"input_{node.name}"])
             if self.env.lanes == "per_edge":
                 ctx.lanes = [
-                    self.queue_descriptors[_path_name(edge.upstream_node, node, edge.path)] for edge in node.input_edges
+                    self.queue_descriptors[path_name(edge.upstream_node, node, edge.path)] for edge in node.input_edges
                 ]
         services = tuple(self.graph.services)
         ctx.set_service_names(services)
@@ -250,7 +258,7 @@ class Dispatcher:
                     target_handle=self.tasks.get(target.name) if self.is_local else None,
                     target_input_index=edge.input_index,
                     target_type=self.env.platform,
-                    target_queue_descriptor=self.queue_descriptors[_path_name(node, target, edge.path)],
+                    target_queue_descriptor=self.queue_descriptors[path_name(node, target, edge.path)],
                     path=edge.path,
                 )
                 self.tasks[name].add_connection(connection, partition)
@@ -258,20 +266,27 @@ class Dispatcher:
     # -- Running ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start every task; returns at once."""
+        """
+        Start every task; returns at once.
+
+        Raises:
+            GraphError: A step cannot be sent to the nodes of a cluster.
+            RuntimeError: The job was not submitted, or started already.
+        """
         if self.state is not JobState.SUBMITTED:
             raise RuntimeError(f"job {self.name!r} is {self.state.value}; submit() it first, and start it once")
         self.state = JobState.RUNNING
-        for name, node in self.graph.nodes.items():
-            if node.transformation.is_result:
-                self.results[name] = []
-                self._stopped[name] = set()
         self._runner = self._made_runner()
-        self._runner.start()
-        _running.add(self)
-        # Anew for each job: what is registered last runs first, so before others wait for their child processes.
-        atexit.unregister(_stop_what_runs)
-        atexit.register(_stop_what_runs)
+        try:
+            self._runner.start()
+        except BaseException:
+            self._finish(JobState.FAILED)
+            self.cleanup()
+            raise
+        if self._board is not None and self._board.description["published"]:
+            self._publisher = Publisher(self._board, self.queue_descriptors, self._runner.refresh)
+            self._publisher.start()
+        stop_at_exit(self)
 
     def _made_runner(self) -> Runner:
         tasks: list[Any] = list(self.tasks.values())
@@ -279,18 +294,24 @@ class Dispatcher:
         if self.is_local:
             return LocalRunner(tasks, services, self.queue_descriptors)
         if self.env.platform == "remote":
-            made: Runner = ray_task().RayRunner(
-                tasks, services, self.queue_descriptors, restarts=self.env.restarts, node_ids=self.env.node_ids
-            )
+            made: Runner = ray_task().RayRunner(tasks, services, self.queue_descriptors, node_ids=self.env.node_ids)
             return made
         return ProcessRunner(
             tasks,
             services,
             self.queue_descriptors,
-            restarts=self.env.restarts,
-            remove=partial(_remove, self.queue_descriptors),
-            folder=self._folder,
+            remove=self._abandon,
         )
+
+    @property
+    def results(self) -> dict[str, list[Any]]:
+        """What was collected, by node."""
+        return self._collected.results
+
+    @property
+    def dead_letters(self) -> list[tuple[str, Any, str]]:
+        """The packets that were skipped: task, packet, traceback."""
+        return self._collected.dead_letters
 
     @property
     def failure(self) -> Failure | None:
@@ -331,50 +352,31 @@ class Dispatcher:
             raise
         self.cleanup()
         if self.failure is not None:
-            raise self.failure.error from RemoteTraceback(self.failure.trace or str(self.failure.error))
+            trace = self.failure.trace or str(self.failure.error)
+            raise self.failure.error from RemoteTraceback(f"in task {self.failure.task!r}:\n{trace}")
         return True
 
     def _step(self) -> bool:
         """Look once at everything that can have happened; whether the job is over."""
-        if self.state is not JobState.RUNNING:
-            return True
-        runner, took = self._runner, self._collect()
-        if runner is None:
-            raise RuntimeError(f"job {self.name!r} runs without a runner")
-        has_ended = runner.has_ended
-        if not has_ended:
-            runner.look(0 if took else SLICE_SECONDS)
-        if runner.failure is not None:
-            self._finish(JobState.FAILED)
-            return True
-        if has_ended and not took and all(map(self._is_collected, self.results)):
-            self._finish(JobState.FINISHED)
-            return True
-        return False
-
-    def _collect(self) -> bool:
-        """Take what was sent to the driver; whether there was something."""
-        took = False
-        for name, results in self.results.items():
-            queue = self.queue_descriptors[f"input_{name}"].open()
-            with suppress(Empty, ShutDown):
-                for message in queue.get_many(64, timeout=0):
-                    took = True
-                    if is_stop(message):
-                        self._stopped[name].add(message.path)
-                        continue
-                    path, sequence, payloads, _ = message
-                    if self.env.delivery == "exactly_once":
-                        known = self._seen.get((name, path), 0)
-                        payloads = payloads[max(known - sequence, 0) :]
-                        self._seen[name, path] = max(known, sequence + len(message[2]))
-                    results += payloads
-        with suppress(Empty, ShutDown):
-            self.dead_letters += self.queue_descriptors["dead_letters"].open().get_many(1000, timeout=0)
-        return took
-
-    def _is_collected(self, name: str) -> bool:
-        return len(self._stopped[name]) >= self.graph.nodes[name].stop_signal_num
+        with self._mutex:  # who stops the job from another thread waits for the end of this look
+            if self.state is not JobState.RUNNING:
+                return True
+            try:
+                runner, took = self._runner, self._collected.take()
+                if runner is None:
+                    raise RuntimeError(f"job {self.name!r} runs without a runner")
+                has_ended = runner.has_ended
+                if not has_ended:
+                    runner.look(0 if took else SLICE_SECONDS)
+            except Exception:
+                if self.state is JobState.RUNNING:
+                    raise
+                return True  # a signal handler stopped the job, and closed what was looked at
+            if runner.failure is not None:
+                self._finish(JobState.FAILED)
+            elif has_ended and not took and self._collected.is_complete:
+                self._finish(JobState.FINISHED)
+            return self.state is not JobState.RUNNING
 
     # -- Ending -------------------------------------------------------------------------------------------------------
 
@@ -409,29 +411,42 @@ class Dispatcher:
         self.cleanup()
 
     def _finish(self, state: JobState) -> None:
-        """End all tasks, in the way that leads to this state."""
-        self.state = state
-        _running.discard(self)
-        if self._runner is not None:
-            self._runner.finish(state is JobState.FINISHED)
-            self._collect()
+        """End all tasks, in the way that leads to this state; of several threads that would, one does."""
+        with self._mutex:
+            if self.state is not JobState.RUNNING:
+                return
+            self.state = state
+            stopped(self)
+            if self._runner is not None:
+                self._runner.finish(state is JobState.FINISHED)
+                self._collected.take()
 
     def cleanup(self) -> None:
         """Remove the queues and the snapshots; safe to call again."""
-        with self._cleaning:
+        with self._mutex:
             if self.state is JobState.RUNNING:
                 raise RuntimeError(f"job {self.name!r} is running; stop() it first")
-            _remove(self.queue_descriptors)
+            if self._publisher is not None:
+                self._publisher.stop()
+            self._abandon()
             if self._runner is not None:
                 self._runner.cleanup()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+
+    def _abandon(self) -> None:
+        """Remove everything that others could find; the supervisor does it when the driver cannot."""
+        remove_queues(self.queue_descriptors)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        if self._board is not None:
+            self._board.remove()
 
     # -- Looking ------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """Return the state of the job and its tasks as plain data."""
+        if self._runner is not None and self.state is JobState.RUNNING:
+            self._runner.refresh()
         return {
             "job": self.name,
             "state": self.state.value,
@@ -447,55 +462,20 @@ class Dispatcher:
         second since the last snapshot of a tenth of a second ago or more, and the ``depth`` and ``load`` of its input
         queue. An edge has the ``load`` of the queue that it leads to.
         """
-        queues: dict[str, dict[str, Any]] = {}
-        for name, descriptor in self.queue_descriptors.items():
-            if name.startswith(("input_", "service_")) and self.state is JobState.RUNNING:
-                with suppress(QueueClosedError, QueueNotFoundError):
-                    queue = descriptor.open()
-                    stats = queue.stats()
-                    queues[name] = {
-                        "depth": stats.depth,
-                        "leased": stats.leased,
-                        "load": load_of(queue),
-                        "put_blocked_ns": stats.put_blocked_ns,
-                        "get_blocked_ns": stats.get_blocked_ns,
-                    }
-        status = self.status()
-        self._rate(status["tasks"])
-        for name, figures in status["tasks"].items():
-            queue_figures = queues.get(f"input_{name}", {"depth": 0, "load": 0.0})
-            figures |= {"depth": queue_figures["depth"], "load": queue_figures["load"]}
-        return status | {
-            "queues": queues,
-            "edges": [
-                {
-                    "source": node.name,
-                    "target": edge.downstream_node.name,
-                    "queue": f"input_{edge.downstream_node.name}",
-                    "load": queues.get(f"input_{edge.downstream_node.name}", {"load": 0.0})["load"],
-                }
-                for node in self.graph.nodes.values()
-                for group in node.output_channels
-                for edge in group
-            ],
+        status, lanes = self.status(), self.env.lanes
+        shown = {queue for node in self.graph.nodes.values() for queue in queue_names(node, lanes)}
+        looked_at = {
+            name: descriptor
+            for name, descriptor in self.queue_descriptors.items()
+            if name in shown or name.startswith("service_")
         }
-
-    def _rate(self, tasks: dict[str, dict[str, Any]]) -> None:
-        """Add the rates of the tasks since the last look."""
-        now = monotonic()
-        seconds = now - self._looked_at
-        if seconds >= RATE_SECONDS:
-            self._rates = {
-                name: (
-                    max(found["taken"] - self._counted.get(name, (0, 0))[0], 0) / seconds,
-                    max(found["out"] - self._counted.get(name, (0, 0))[1], 0) / seconds,
-                )
-                for name, found in tasks.items()
-            }
-            self._counted = {name: (found["taken"], found["out"]) for name, found in tasks.items()}
-            self._looked_at = now
-        for name, found in tasks.items():
-            found["rate_in"], found["rate_out"] = self._rates.get(name, (0.0, 0.0))
+        queues = queues_seen(looked_at) if self.state is JobState.RUNNING else {}
+        self._rates.add_to(status["tasks"])
+        for name, figures in status["tasks"].items():
+            found = [queues[queue] for queue in queue_names(self.graph.nodes[name], lanes) if queue in queues]
+            figures["depth"] = sum(each["depth"] for each in found)
+            figures["load"] = max((each["load"] for each in found), default=0.0)
+        return status | {"queues": queues, "edges": shown_edges(self.graph, lanes, queues)}
 
     def write_page(self, path: str | os.PathLike[str]) -> None:
         """
@@ -513,42 +493,10 @@ class Dispatcher:
         return QueueDescriptorPool(self)
 
 
-def _path_name(source: GraphNode, target: GraphNode, path: int) -> str:
-    edge = target.input_edges[path]
-    for group, edges in enumerate(source.output_channels):
-        if edge in edges:
-            return f"{source.name}_to_{target.name}_{group}_{edges.index(edge)}"
-    raise GraphError(node=target.name, reason=f"it has no path from {source.name!r}")
-
-
 def ray_task() -> Any:
     """The module of the runtime that needs Ray."""
     return behind_ray("sage_qd.runtime.ray_task", "RemoteEnvironment")
 
 
-def _stop_what_runs() -> None:
-    """Stop the jobs that the program left running when it ended; a forked child that ends leaves its parent's alone."""
-    for dispatcher in list(_running):
-        if dispatcher.owner_pid == os.getpid():
-            dispatcher.stop()
-
-
-def _snapshot_place() -> str | None:
-    """A folder in memory, which takes a fraction of the time; unless the user names a place for such files."""
-    is_free = "TMPDIR" not in os.environ and os.access(MEMORY_FOLDER, os.W_OK)
-    return MEMORY_FOLDER if is_free else None
-
-
 def _no_operator() -> Any:
     raise TypeError("a service has no operator")
-
-
-def _remove(descriptors: dict[str, BaseQueueDescriptor]) -> None:
-    """Close and remove queues."""
-    for descriptor in descriptors.values():
-        if not descriptor.is_initialized():
-            continue
-        if isinstance(descriptor, HasDestroy):
-            with suppress(QueueClosedError, QueueNotFoundError, QueueLostError):
-                descriptor.destroy()
-        descriptor.close()

@@ -26,6 +26,7 @@ from sage_qd.runtime.graph import (
 )
 from sage_qd.runtime.operators import (
     CoMapOperator,
+    CountOperator,
     FilterOperator,
     FlatMapOperator,
     JoinOperator,
@@ -62,7 +63,8 @@ class Environment:
         delivery: What a killed task may do to packets: ``at_most_once`` may lose those it had in hand,
             ``at_least_once`` may repeat them, ``exactly_once`` does neither, for operators that do the same again with
             the same packets.
-        restarts: How often a killed task is started again; then the job fails.
+        restarts: How often a killed task is started again, then the job fails; a step or service may say otherwise for
+            itself. Threads cannot be killed, and are never started again.
         batch_size: Most packets in one message between tasks.
         linger: Seconds that a packet may wait for others to travel with.
         overflow: ``block`` slows a task down whose receiver is slow; ``drop`` loses packets, and counts them.
@@ -97,6 +99,8 @@ class Environment:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if type(restarts) is not int or restarts < 0:
+            raise ValueError(f"restarts must be 0 or more, not {restarts!r}")
         if linger <= 0:
             raise ValueError(f"linger must be more than 0 seconds, not {linger}")
         self.name = name
@@ -116,12 +120,19 @@ class Environment:
 
     # -- Writing ------------------------------------------------------------------------------------------------------
 
-    def from_collection(self, items: Iterable[Any], *, name: str | None = None, parallelism: int = 1) -> "DataStream":
+    def from_collection(
+        self, items: Iterable[Any], *, name: str | None = None, parallelism: int = 1, restarts: int | None = None
+    ) -> "DataStream":
         """Start with a list, a range, or anything else that can be iterated; instances share the items."""
-        return self.from_source(items, name=name, parallelism=parallelism)
+        return self.from_source(items, name=name, parallelism=parallelism, restarts=restarts)
 
     def from_source(
-        self, source: Iterable[Any] | Callable[[], Iterable[Any]], *, name: str | None = None, parallelism: int = 1
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]],
+        *,
+        name: str | None = None,
+        parallelism: int = 1,
+        restarts: int | None = None,
     ) -> "DataStream":
         """
         Start with a source.
@@ -130,16 +141,25 @@ class Environment:
             source: An iterable, or a function that returns one in the task's own process.
             name: Of the step.
             parallelism: How many instances run; of n, each takes every n-th item.
+            restarts: How often an instance is started again after it was killed; None for as often as the job says.
         """
         if not callable(source):
             iter(source)  # a TypeError here rather than in the task
-        return self._added("source", partial(SourceOperator, source), name, parallelism, [], is_source=True)
+        made = partial(SourceOperator, source)
+        return self._added("source", made, name, parallelism, [], is_source=True, restarts=restarts)
 
-    def add_service(self, name: str, factory: Callable[[], object]) -> None:
-        """Add a service: ``factory()`` is called once, where the service runs; tasks call the methods of the result."""
+    def add_service(self, name: str, factory: Callable[[], object], *, restarts: int | None = None) -> None:
+        """
+        Add a service: ``factory()`` is called where the service runs; tasks call the methods of the result.
+
+        Args:
+            name: By which tasks call it.
+            factory: Makes the object, anew when the service is started again; the call in hand gets no answer then.
+            restarts: How often it is started again after it was killed; None for as often as the job says.
+        """
         if not callable(factory):
             raise TypeError(f"a service is given as a class or function that makes it, not {factory!r:.80}")
-        self._services.append(ServiceNode(name, factory))
+        self._services.append(ServiceNode(name, factory, restarts))
 
     def _added(
         self,
@@ -266,7 +286,8 @@ class DataStream:
         Args:
             function: A callable, or a class of :class:`BaseFunction`.
             **settings: ``name``; ``parallelism``, 1 by default; ``buffer_size`` in batches; ``on_error``: ``fail`` ends
-                the job, ``skip`` makes a dead letter of the packet, ``retry(n)`` tries again before that.
+                the job, ``skip`` makes a dead letter of the packet, ``retry(n)`` tries again before that; ``restarts``,
+                how often an instance is started again after it was killed, as often as the job says by default.
         """
         return self._then("map", partial(MapOperator, function), settings)
 
@@ -309,7 +330,7 @@ class DataStream:
 
     def count(self, *, at_end: bool = False, **settings: Any) -> "DataStream":
         """Count the packets of each key; see :meth:`reduce`."""
-        return self._then("count", partial(ReduceOperator, _one_more, at_end, _one), settings)
+        return self._then("count", partial(CountOperator, at_end), settings)
 
     def broadcast(self) -> "DataStream":
         """Send every packet to every instance of the next step."""
@@ -378,14 +399,6 @@ class Result:
 
 def _add(total: Any, value: Any) -> Any:
     return total + value
-
-
-def _one(payload: Any) -> int:
-    return 1
-
-
-def _one_more(count: int, payload: Any) -> int:
-    return count + 1
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

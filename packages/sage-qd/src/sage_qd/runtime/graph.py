@@ -22,6 +22,7 @@ __all__ = [
     "Partition",
     "ServiceNode",
     "Transformation",
+    "path_name",
 ]
 
 Partition: TypeAlias = Literal["round_robin", "hash", "broadcast"] | Callable[[Any, Any, int], int]
@@ -76,6 +77,7 @@ class Transformation:
         inputs: Where packets come from; the place in the list is the ``input_index``.
         buffer_size: Batches that the input queue of an instance holds.
         on_error: What becomes of a packet on which the operator raises.
+        restarts: How often an instance is started again after it was killed; None for as often as the job says.
         is_source: Whether it makes packets by itself, and has no inputs.
         is_result: Whether its packets are handed to the driver; it runs no task.
     """
@@ -86,6 +88,7 @@ class Transformation:
     inputs: list["Input"] = field(default_factory=list)
     buffer_size: int = DEFAULT_BUFFER
     on_error: ErrorPolicy = field(default_factory=ErrorPolicy)
+    restarts: int | None = None
     is_source: bool = False
     is_result: bool = False
 
@@ -154,10 +157,11 @@ class GraphNode:
 
 @dataclass(frozen=True, eq=False)
 class ServiceNode:
-    """A service: ``factory()`` makes the object whose methods are called."""
+    """A service: ``factory()`` makes the object whose methods are called; restarts are those of a step."""
 
     name: str
     factory: Callable[[], object]
+    restarts: int | None = None
 
 
 class ExecutionGraph:
@@ -171,7 +175,7 @@ class ExecutionGraph:
 
     Raises:
         GraphError: There is a cycle, an input that is no step of the job, a name used twice, a step without input or
-            with an impossible parallelism; it names the node.
+            with an impossible parallelism or number of restarts; it names the node.
     """
 
     def __init__(self, transformations: Iterable[Transformation], services: Iterable[ServiceNode] = ()) -> None:
@@ -180,6 +184,7 @@ class ExecutionGraph:
         for service in services:
             if service.name in self.services:
                 raise GraphError(node=service.name, reason="two services have this name")
+            _check_restarts(service.name, service.restarts)
             self.services[service.name] = service
         _check(steps)
         self.nodes: dict[str, GraphNode] = {}
@@ -191,6 +196,20 @@ class ExecutionGraph:
                 self.nodes[node.name] = node
             for index, source in enumerate(step.inputs):
                 _connect(instances[id(source.upstream)], made, index, source.partition)
+
+
+def path_name(source: GraphNode, target: GraphNode, path: int) -> str:
+    """
+    Return the name of the queue of a path, by the number that the path has at its end.
+
+    Raises:
+        GraphError: No such path starts there.
+    """
+    edge = target.input_edges[path]
+    for group, edges in enumerate(source.output_channels):
+        if edge in edges:
+            return f"{source.name}_to_{target.name}_{group}_{edges.index(edge)}"
+    raise GraphError(node=target.name, reason=f"it has no path from {source.name!r}")
 
 
 def _connect(upstream: Sequence[GraphNode], downstream: Sequence[GraphNode], index: int, partition: Partition) -> None:
@@ -215,6 +234,7 @@ def _check(steps: list[Transformation]) -> None:
         names.add(step.name)
         if type(step.parallelism) is not int or not 1 <= step.parallelism <= 1000:
             raise GraphError(node=step.name, reason=f"parallelism must be 1 to 1,000, not {step.parallelism!r}")
+        _check_restarts(step.name, step.restarts)
         if step.is_source and step.inputs:
             raise GraphError(node=step.name, reason="a source has no inputs")
         if not step.is_source and not step.inputs:
@@ -222,6 +242,11 @@ def _check(steps: list[Transformation]) -> None:
         for source in step.inputs:
             if id(source.upstream) not in known:
                 raise GraphError(node=step.name, reason=f"its input {source.upstream.name!r} is no step of this job")
+
+
+def _check_restarts(name: str, restarts: int | None) -> None:
+    if restarts is not None and (type(restarts) is not int or restarts < 0):
+        raise GraphError(node=name, reason=f"restarts must be 0 or more, or None, not {restarts!r}")
 
 
 def _in_order(steps: list[Transformation]) -> list[Transformation]:

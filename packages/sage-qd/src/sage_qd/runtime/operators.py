@@ -8,14 +8,17 @@ Functions are plain callables, or objects of :class:`BaseFunction` where they ne
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import is_, length_hint
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 __all__ = [
     "BaseFunction",
     "CoMapOperator",
+    "CountOperator",
     "FileSource",
     "FilterOperator",
     "FlatMapOperator",
@@ -180,7 +183,9 @@ class FlatMapOperator(Operator):
         at = 0
         try:
             for at, payload in enumerate(payloads):
-                found = list(function(payload))
+                found = function(payload)
+                if type(found) is not list:
+                    found = list(found)
                 results += found
                 if result_keys is not None and keys is not None:
                     result_keys += [keys[at]] * len(found)
@@ -194,15 +199,13 @@ class KeyByOperator(Operator):
 
     def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
         """Work on a batch."""
-        function = self._functions[0]
         found: list[Any] = []
-        append = found.append
         try:
-            for payload in payloads:
-                append(function(payload))
+            found.extend(map(self._functions[0], payloads))  # what came before an error stays in the list
         except Exception as error:
             raise OperatorError((payloads[: len(found)], found), len(found)) from error
-        return payloads, found
+        # A packet may be its own key, as words are when they are counted: one list for both is sent and split once.
+        return payloads, payloads if all(map(is_, found, payloads)) else found
 
 
 class ReduceOperator(Operator):
@@ -227,23 +230,23 @@ class ReduceOperator(Operator):
 
     def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
         """Work on a batch."""
-        function, values, first = self._functions[0], self._values, self._first
-        every = not self._at_end
+        function, first = self._functions[0], self._first
+        values, get = self._values, self._values.get
         results: list[Any] = []
         found: list[Any] = keys if keys is not None else [None] * len(payloads)
-        at = 0
+        left = iter(payloads)
         try:
-            for at, payload in enumerate(payloads):
-                key = found[at]
-                value = values.get(key, _MISSING)
+            for payload, key in zip(left, found, strict=True):
+                value = get(key, _MISSING)
                 if value is not _MISSING:
                     value = function(value, payload)
                 else:
                     value = payload if first is None else first(payload)
                 values[key] = value
-                if every:
+                if not self._at_end:
                     results.append((key, value))
         except Exception as error:
+            at = len(payloads) - length_hint(left) - 1
             raise OperatorError((results, found[: len(results)]), at) from error
         return results, found[: len(results)]
 
@@ -260,6 +263,34 @@ class ReduceOperator(Operator):
     def restore(self, state: Any) -> None:
         """Take the values."""
         self._values = state
+
+
+class CountOperator(ReduceOperator):
+    """
+    Counts the packets of each key.
+
+    Args:
+        at_end: As for :class:`ReduceOperator`.
+    """
+
+    def __init__(self, at_end: bool = False) -> None:
+        super().__init__(_one_more, at_end, _one)
+        self._values = self._counts = Counter[Any]()
+
+    def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
+        """Work on a batch; at once where only the last values matter."""
+        if not self._at_end:
+            return super().process(payloads, keys, input_index)
+        left = iter(keys if keys is not None else [None] * len(payloads))
+        try:
+            self._counts.update(left)
+        except Exception as error:  # a key that cannot be hashed; those before it are counted
+            raise OperatorError(([], []), len(payloads) - length_hint(left) - 1) from error
+        return [], []
+
+    def restore(self, state: Any) -> None:
+        """Take the counts."""
+        self._values = self._counts = Counter(state)
 
 
 class JoinOperator(Operator):
@@ -363,3 +394,11 @@ class SourceOperator(Operator):
     def process(self, payloads: list[Any], keys: list[Any] | None, input_index: int) -> Outputs:
         """Pass a batch on."""
         return payloads, keys
+
+
+def _one(payload: Any) -> int:
+    return 1
+
+
+def _one_more(count: int, payload: Any) -> int:
+    return count + 1

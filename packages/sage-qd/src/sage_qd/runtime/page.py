@@ -135,6 +135,9 @@ def _table(snapshot: Mapping[str, Any]) -> str:
 
 
 def _load(snapshot: Mapping[str, Any], name: str) -> float:
+    figures = snapshot["tasks"].get(name, {})
+    if "load" in figures:  # of all queues of the task
+        return float(figures["load"])
     queue = snapshot["queues"].get(f"input_{name}")
     return 0.0 if queue is None else float(queue["load"])
 

@@ -11,10 +11,10 @@ import ctypes
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
@@ -106,20 +106,16 @@ class Supervisor:
     Attributes:
         tasks: To run until their input ends.
         services: To run until the tasks have ended.
-        restarts: How often one task may be started again after it was killed; 0 for a job that ends then.
         end_queues: Shuts down every queue of the job at once, so that nobody waits on them.
         end_services: Lets the services end.
-        remove: Removes the queues of the job; called when the driver cannot.
-        folder: Of the snapshots, removed likewise.
+        remove: Removes queues, snapshots and board of the job; called when the driver cannot.
     """
 
     tasks: Sequence[ProcessTask]
     services: Sequence[ProcessTask]
-    restarts: int
     end_queues: Callable[[], None]
     end_services: Callable[[], None]
     remove: Callable[[], None]
-    folder: str | None
 
     def start(self) -> tuple[Any, Pipe, Pipe]:
         """Fork; return the process, where its events come from, and where it takes orders."""
@@ -149,10 +145,8 @@ class Supervisor:
         self._gather()
         if outcome == "orphaned":
             self.remove()
-            if self.folder is not None:
-                shutil.rmtree(self.folder, ignore_errors=True)
         else:
-            events.send_bytes(packed(Ended(failure)))
+            _tell(events, Ended(failure))
         os._exit(0)
 
     def _watched(self, events: Pipe, orders: Pipe) -> tuple[Literal["finished", "stopped", "orphaned"], Failure | None]:
@@ -176,13 +170,13 @@ class Supervisor:
                 if code == 0:
                     left.discard(id(task))
                     continue
-                if task.counters.restarts >= self.restarts:
+                if task.counters.restarts >= task.ctx.restarts:
                     error = TaskDiedError(task=task.name, exit_code=code, restarts=task.counters.restarts)
                     return "stopped", Failure(task.name, error, "")
                 task.counters.restarts += 1
                 task.start_running()
                 running[task.process.sentinel] = task
-                events.send_bytes(packed(Restarted(task.name, code)))
+                _tell(events, Restarted(task.name, code))
         return "finished", None
 
     def _gather(self) -> None:
@@ -192,6 +186,12 @@ class Supervisor:
             if task.process is not None:
                 task.process.join(max(until - monotonic(), 0.0))
                 task.cleanup()
+
+
+def _tell(events: Pipe, event: Any) -> None:
+    """Send an event, if the driver still listens: one that was interrupted twice does not."""
+    with suppress(BrokenPipeError):
+        events.send_bytes(packed(event))
 
 
 def packed(message: Any) -> bytes:

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
-from sage_qd.errors import QueueUnavailableError, ShutDown, TaskDiedError
+from sage_qd.errors import GraphError, QueueUnavailableError, ShutDown, TaskDiedError
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.operators import Operator
 from sage_qd.runtime.process_task import Restarted, packed
@@ -43,26 +43,28 @@ class RayTask(BaseTask):
         super().__init__(*arguments, **keywords)
         self.actor: Any = None
         self.running: Any = None
-        self._last_figures = self.counters.as_dict()
 
     def start_running(self) -> None:
-        """Make the actor, and let it run the task."""
+        """
+        Make the actor, and let it run the task.
+
+        Raises:
+            GraphError: What the task works with cannot be pickled.
+        """
         placed = None if self.node_id is None else NodeAffinitySchedulingStrategy(self.node_id, soft=False)
         options = {"num_cpus": 0, "max_concurrency": 2, "max_restarts": 0, "scheduling_strategy": placed}
-        self.actor = ray.remote(_Worker).options(**options).remote(self.ctx, self._factory, self.service)
+        try:
+            self.actor = ray.remote(_Worker).options(**options).remote(self.ctx, self._factory, self.service)
+        except (TypeError, pickle.PicklingError) as error:
+            reason = (
+                f"it cannot be sent to another process, with what its functions refer to: {error.__cause__ or error}"
+            )
+            raise GraphError(node=self.name, reason=reason) from error
         self.running = self.actor.run.remote()
-
-    def figures(self) -> dict[str, int]:
-        """Ask the actor; the last figures of one that does not answer, or is no more."""
-        if self.actor is not None:
-            with suppress(RayActorError, GetTimeoutError):
-                self._last_figures = ray.get(self.actor.figures.remote(), timeout=FIGURES_SECONDS)
-        return self._last_figures | {"restarts": self.counters.restarts}
 
     def cleanup(self) -> None:
         """Kill the actor; twice is once."""
         if self.actor is not None:
-            self.figures()
             ray.kill(self.actor)
             self.actor = None
 
@@ -132,7 +134,6 @@ class RayRunner(Runner):
         tasks: To run until their input ends.
         services: To run until the tasks have ended.
         descriptors: All queues of the job.
-        restarts: How often one task may be started again after its actor died.
         node_ids: On which nodes tasks are placed, in turn; none for where Ray likes.
     """
 
@@ -142,28 +143,25 @@ class RayRunner(Runner):
         services: Sequence[RayTask],
         descriptors: dict[str, BaseQueueDescriptor],
         *,
-        restarts: int,
         node_ids: Sequence[str],
     ) -> None:
         super().__init__()
         self._tasks = tasks
         self._services = services
         self._descriptors = descriptors
-        self._restarts = restarts
         self._node_ids = node_ids
         self._store: Any = None
         self._left: dict[Any, RayTask] = {}
 
     def start(self) -> None:
         """Make the actors."""
-        needs_snapshots = self._restarts > 0 or any(task.ctx.delivery != "at_most_once" for task in self._tasks)
-        if needs_snapshots:
+        if any(_needs_snapshots(task) for task in self._tasks):
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             self._store = ray.remote(_Store).options(num_cpus=0, scheduling_strategy=here).remote()
         for place, task in enumerate((*self._services, *self._tasks)):
             if self._node_ids:
                 task.node_id = self._node_ids[place % len(self._node_ids)]
-            if needs_snapshots:
+            if _needs_snapshots(task):
                 task.ctx.snapshots = RaySnapshots(self._store, task.name)
             task.start_running()
         self._left = {task.running: task for task in self._tasks}
@@ -183,8 +181,18 @@ class RayRunner(Runner):
                 self.failure = pickle.loads(found)
         self.has_ended = not self._left
 
+    def refresh(self) -> None:
+        """Ask all actors at once; the last figures stay of those that do not answer, or are no more."""
+        actors = {task: task.actor for task in self._tasks}
+        asked = {task: actor.figures.remote() for task, actor in actors.items() if actor is not None}
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=FIGURES_SECONDS)
+        for task, answer in asked.items():
+            with suppress(RayActorError, GetTimeoutError):
+                task.counters.take(ray.get(answer, timeout=0))
+
     def _restart(self, task: RayTask) -> None:
-        if task.counters.restarts >= self._restarts:
+        if task.counters.restarts >= task.ctx.restarts:
             error = TaskDiedError(task=task.name, exit_code=KILLED, restarts=task.counters.restarts)
             self.failure = Failure(task.name, error, "")
             return
@@ -204,11 +212,16 @@ class RayRunner(Runner):
         running = [task.running for task in (*self._tasks, *self._services) if task.running is not None]
         if running:
             ray.wait(running, num_returns=len(running), timeout=GRACE_SECONDS)
+        self.refresh()
         for task in (*self._tasks, *self._services):
             task.cleanup()
         if self._store is not None:
             ray.kill(self._store)
             self._store = None
+
+
+def _needs_snapshots(task: RayTask) -> bool:
+    return task.service is None and (task.ctx.restarts > 0 or task.ctx.delivery != "at_most_once")
 
 
 def check_cluster() -> None:

@@ -7,7 +7,7 @@ only where the job says ``overflow="drop"``, and are counted.
 """
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from time import monotonic, perf_counter_ns
 from typing import Any, Final, Literal
 
@@ -15,7 +15,7 @@ from sage_qd.errors import Full, ShutDown
 from sage_qd.runtime.connection import Connection
 from sage_qd.runtime.counters import Counters
 from sage_qd.runtime.graph import Partition
-from sage_qd.runtime.packets import StopSignal, stable_hash
+from sage_qd.runtime.packets import StopSignal, packed, stable_hash
 
 __all__ = ["BATCH_SIZE", "LINGER_SECONDS", "BaseRouter"]
 
@@ -25,8 +25,12 @@ BLOCKED_SECONDS: Final = 1.0
 """How long a task waits for room before it says that it is still waiting."""
 BLOCKED_NS: Final = 1_000_000
 """A put that took no longer did not wait for room."""
-HASHES_KEPT: Final = 16_384
-"""A router remembers the hashes of so many keys: working one out costs several times as much as finding it."""
+FEW: Final = 4
+"""So many lists are filled in a pass for each; more, in one for all."""
+_ONLY: Final = [bytes(mark == place for mark in range(256)) for place in range(FEW)]
+"""Tables that turn the index of one list into 1, and all others into 0."""
+KEYS_KEPT: Final = 16_384
+"""For so many keys a router remembers which receiver gets them."""
 
 
 class _Path:
@@ -42,6 +46,19 @@ class _Path:
         self.sequence = 0
         self.since = 0.0
         self.has_ended = False
+
+
+class _Places(dict[Any, int]):
+    """Which of so many receivers gets a key: finding it costs a fraction of working it out."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __missing__(self, key: Any) -> int:
+        if len(self) >= KEYS_KEPT:
+            self.clear()
+        place = self[key] = stable_hash(key) % self._count
+        return place
 
 
 class BaseRouter:
@@ -74,7 +91,7 @@ class BaseRouter:
         self._counters = Counters.single() if counters is None else counters
         self._groups: list[tuple[list[_Path], Partition]] = []
         self._turns: list[int] = []
-        self._hashes: dict[Any, int] = {}
+        self._places: dict[int, _Places] = {}
         self._has_stopped = False
         self.sent = 0
         self.dropped = 0
@@ -143,42 +160,45 @@ class BaseRouter:
         count = len(paths)
         if callable(partition):
             found = keys if keys is not None else repeat(None, len(payloads))
-            indices = [partition(payload, key, count) for payload, key in zip(payloads, found, strict=False)]
+            indices: Sequence[int] = [
+                partition(payload, key, count) for payload, key in zip(payloads, found, strict=False)
+            ]
             wrong = [index for index in indices if type(index) is not int or not 0 <= index < count]
             if wrong:
                 raise ValueError(f"a partitioner must return 0 to {count - 1}, not {wrong[0]!r}")
         elif keys is None:
             raise ValueError("packets are to be spread by key and have none: call keyby() before")
         else:
-            indices = [hashed % count for hashed in map(self._hashed, keys)]
-        shares: list[tuple[list[Any], list[Any]]] = [([], []) for _ in paths]
-        for index, payload, key in zip(indices, payloads, keys or repeat(None), strict=False):
-            shares[index][0].append(payload)
-            shares[index][1].append(key)
-        for path, (mine, my_keys) in zip(paths, shares, strict=True):
+            indices = self._indices(keys, count)
+        shares = _split(payloads, indices, count)
+        key_shares = shares if keys is payloads else _split(keys, indices, count) if keys is not None else None
+        for place, (path, mine) in enumerate(zip(paths, shares, strict=True)):
             if mine:
-                self._add(path, mine, None if keys is None else my_keys)
+                self._add(path, mine, None if key_shares is None else key_shares[place])
 
-    def _hashed(self, key: Any) -> int:
-        """The stable hash of a key, most of which were seen before."""
+    def _indices(self, keys: list[Any], count: int) -> Sequence[int]:
+        """Which of so many receivers gets each key."""
+        places = self._places.setdefault(count, _Places(count))
         try:
-            return self._hashes[key]
-        except (KeyError, TypeError):
-            hashed = stable_hash(key)  # tells what is no key
-        if len(self._hashes) >= HASHES_KEPT:
-            self._hashes.clear()
-        self._hashes[key] = hashed
-        return hashed
+            found = map(places.__getitem__, keys)
+            return bytes(found) if count <= FEW else list(found)
+        except TypeError:
+            for key in keys:
+                stable_hash(key)  # tells which one is no key
+            raise
 
     def _add(self, path: _Path, payloads: list[Any], keys: list[Any] | None) -> None:
-        """Let packets wait on a path; with and without key do not wait together."""
+        """Let packets wait on a path; with and without key do not wait together. One list may be both."""
         if path.payloads and (path.keys is None) != (keys is None):
             self._put(path)
         if not path.payloads:
             path.since = monotonic()
-            path.keys = None if keys is None else []
+            path.keys = None if keys is None else path.payloads if keys is payloads else []
+        elif path.keys is path.payloads and keys is not payloads:
+            path.keys = list(path.payloads)
+        is_shared = path.keys is path.payloads
         path.payloads += payloads
-        if path.keys is not None and keys is not None:
+        if path.keys is not None and keys is not None and not is_shared:
             path.keys += keys
 
     @property
@@ -207,7 +227,7 @@ class BaseRouter:
         self._has_stopped = True
 
     def _put(self, path: _Path) -> None:
-        message = (path.connection.path, path.sequence, path.payloads, path.keys)
+        message = packed(path.connection.path, path.sequence, path.payloads, path.keys)
         try:
             if self._overflow == "block":
                 self._put_waiting(path.queue, message)
@@ -251,3 +271,15 @@ class BaseRouter:
         for (paths, _), sequences in zip(self._groups, state["sequences"], strict=True):
             for path, sequence in zip(paths, sequences, strict=True):
                 path.sequence = sequence
+
+
+def _split(items: list[Any], indices: Sequence[int], count: int) -> list[list[Any]]:
+    """Give each item to the list with its index: a pass for each of few lists takes half the time of one for many."""
+    if count <= FEW:
+        marks = bytes(indices)
+        return [list(compress(items, marks.translate(_ONLY[place]))) for place in range(count)]
+    shares: list[list[Any]] = [[] for _ in range(count)]
+    appends = [share.append for share in shares]
+    for index, item in zip(indices, items, strict=True):
+        appends[index](item)
+    return shares

@@ -45,6 +45,9 @@ class Runner(ABC):
     def finish(self, was_completed: bool) -> None:
         """End everything; ``was_completed`` says that only services still run."""
 
+    def refresh(self) -> None:  # noqa: B027  (tasks on this machine count where the driver sees it)
+        """Bring the counters of the tasks up to date."""
+
     def cleanup(self) -> None:  # noqa: B027  (a runner may have nothing to give up)
         """Give up what is open; twice is once."""
 
@@ -93,7 +96,7 @@ class LocalRunner(Runner):
         running = [task for task in self._tasks if task.is_running]
         if running:
             running[0].join(seconds)
-        failures = [task.failure for task in self._tasks if task.failure is not None]
+        failures = [task.failure for task in (*self._services, *self._tasks) if task.failure is not None]
         if failures and self.failure is None:
             self.failure = failures[0]
         self.has_ended = not running
@@ -116,19 +119,15 @@ class ProcessRunner(Runner):
         services: Sequence[ProcessTask],
         descriptors: dict[str, BaseQueueDescriptor],
         *,
-        restarts: int,
         remove: Callable[[], None],
-        folder: str | None,
     ) -> None:
         super().__init__()
         self._supervisor = Supervisor(
             tasks=tasks,
             services=services,
-            restarts=restarts,
             end_queues=partial(end_queues, descriptors),
             end_services=partial(end_queues, service_queues(descriptors)),
             remove=remove,
-            folder=folder,
         )
         self._process: Any = None
         self._events: Any = None
@@ -146,9 +145,9 @@ class ProcessRunner(Runner):
 
     def look(self, seconds: float) -> None:
         """Read what the supervisor says."""
-        if not self._events.poll(seconds):
-            return
         try:
+            if not self._events.poll(seconds):
+                return
             event = pickle.loads(self._events.recv_bytes())
         except EOFError:
             error = RuntimeError("the supervisor of the job was killed, and all tasks with it")
@@ -161,9 +160,10 @@ class ProcessRunner(Runner):
 
     def finish(self, was_completed: bool) -> None:
         """Order the supervisor to end everything, unless it has, and wait for it."""
-        with suppress(OSError):
-            self._orders.send_bytes(b"stop")
-        self._process.join()
+        if self._process is not None:
+            with suppress(OSError):
+                self._orders.send_bytes(b"stop")
+            self._process.join()
 
     def cleanup(self) -> None:
         """Close the pipes."""

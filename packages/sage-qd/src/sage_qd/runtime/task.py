@@ -176,7 +176,7 @@ class BaseTask:
             end = min(start + self._slice, len(payloads))
             whole = end - start == len(payloads)
             part = payloads if whole else payloads[start:end]
-            part_keys = keys if whole or keys is None else keys[start:end]
+            part_keys = keys if whole or keys is None else part if keys is payloads else keys[start:end]
             router.send(*self._processed(operator, part, part_keys, index))
             self.counters.out = router.sent
             took = monotonic() - began
@@ -355,8 +355,9 @@ class LocalTask(BaseTask):
 
     def start_running(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._guarded, name=f"sage-qd-{self.name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._guarded, name=f"sage-qd-{self.name}", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _guarded(self) -> None:
         try:
