@@ -2,9 +2,11 @@
 Install the three packages into the environment that runs this script, as a user would: from wheels.
 
 Nothing happens when the sources are those that were installed last. Wheels are kept in ``build/wheels``, one folder for
-each interpreter and mix of build switches, so environments of the same kind share one build.
+each interpreter and mix of build switches, so environments of the same kind share one build. They install one at a
+time, because pip builds inside the tree.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -17,14 +19,23 @@ from pathlib import Path
 
 PACKAGES = Path(__file__).resolve().parent
 ROOT = PACKAGES.parent
+SHELF = ROOT / "build" / "wheels"
 CONSTRAINTS = ROOT / "constraints.txt"
 NAMES = ("sage-qd", "sage-compat", "sage-sim")
-BUILDS = ("SAGE_QD_DEBUG", "SAGE_QD_SANITIZE", "SAGE_QD_COVERAGE", "SAGE_QD_WERROR")
+BUILDS = ("SAGE_QD_DEBUG", "SAGE_QD_SANITIZE", "SAGE_QD_COVERAGE", "SAGE_QD_WERROR", "SAGE_QD_POINTS")
 SWITCHES = (*BUILDS, "CC", "CFLAGS", "LDFLAGS")
 NOT_SOURCES = {"tests", "build", "dist", "__pycache__"}
 
 
 def main() -> None:
+    """Install, one at a time."""
+    SHELF.mkdir(parents=True, exist_ok=True)
+    with open(SHELF / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        install()
+
+
+def install() -> None:
     """Install, unless it was done already."""
     wanted = fingerprint()
     stamp = Path(sys.prefix, "sage-packages.txt")
@@ -58,15 +69,13 @@ def sources() -> Iterator[Path]:
 
 def built(wanted: str) -> list[str]:
     """Return the wheels called `wanted`, building them first when there are none."""
-    shelf = ROOT / "build" / "wheels"
-    target = shelf / wanted
+    target = SHELF / wanted
     if not target.exists():
-        shelf.mkdir(parents=True, exist_ok=True)
-        for old in shelf.glob(f"{wanted.rpartition('.')[0]}.*"):
+        for old in SHELF.glob(f"{wanted.rpartition('.')[0]}.*"):
             shutil.rmtree(old)
         for leftover in PACKAGES.glob("*/build/*/lib*"):
             shutil.rmtree(leftover)  # setuptools would pack modules from here that are no longer in the sources
-        with tempfile.TemporaryDirectory(dir=shelf) as folder:
+        with tempfile.TemporaryDirectory(dir=SHELF) as folder:
             pip("wheel", "--no-deps", "--wheel-dir", folder, *(str(PACKAGES / name) for name in NAMES))
             Path(folder).rename(target)
             Path(folder).mkdir()  # for TemporaryDirectory to remove

@@ -1,12 +1,13 @@
 """
 Build the one extension, ``sage_qd.ring._ring``.
 
-Everything else about the package is in pyproject.toml. Four environment variables change the build:
+Everything else about the package is in pyproject.toml. Five environment variables change the build:
 
     SAGE_QD_DEBUG=1            no optimisation, debug symbols, every assertion and Cython check on
     SAGE_QD_SANITIZE=address   build for a sanitizer; any value of -fsanitize=, for example ``address,undefined``
     SAGE_QD_COVERAGE=1         line tracing, so that coverage sees the lines of the .pyx
     SAGE_QD_WERROR=1           a compiler warning is an error
+    SAGE_QD_POINTS=1           fault points: a process can be ordered to die between two stores of the ring
 
 Each mix has a build folder of its own, because object files of two mixes must never meet in one link.
 """
@@ -23,7 +24,7 @@ def switch(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
-DEBUG, COVERAGE, WERROR = switch("SAGE_QD_DEBUG"), switch("SAGE_QD_COVERAGE"), switch("SAGE_QD_WERROR")
+DEBUG, COVERAGE, WERROR, POINTS = (switch(f"SAGE_QD_{name}") for name in ("DEBUG", "COVERAGE", "WERROR", "POINTS"))
 SANITIZE = os.environ.get("SAGE_QD_SANITIZE", "")
 
 RING = "src/sage_qd/ring"
@@ -46,9 +47,11 @@ def ring_extension() -> Extension:
         link_args.append(f"-fsanitize={SANITIZE}")
     if COVERAGE:
         macros.append(("CYTHON_TRACE_NOGIL", "1"))
+    if POINTS:
+        macros.append(("SQ_FAULT_POINTS", "1"))
     return Extension(
         "sage_qd.ring._ring",
-        [f"{RING}/_ring.pyx"],
+        [f"{RING}/_ring.pyx", *([f"{RING}/ring_order.c"] if POINTS else [])],
         include_dirs=[RING],
         depends=sorted(glob(f"{RING}/*.h") + glob(f"{RING}/*.pxd")),
         define_macros=macros,
@@ -60,6 +63,7 @@ def ring_extension() -> Extension:
 def build_base() -> str:
     """Name the build folder of this mix of switches."""
     switches = {"debug": DEBUG, SANITIZE.replace(",", "-"): SANITIZE, "coverage": COVERAGE, "werror": WERROR}
+    switches["points"] = POINTS
     mix = [name for name, is_on in switches.items() if is_on]
     return os.path.join("build", "-".join(mix) or "release")
 

@@ -38,6 +38,7 @@ Every exception of sage-qd: one class for one cause.
     ├── OutcomeUnknownError                          sent, but the answer was lost
     ├── QueueLostError                               the other side is gone, and the items with it
     ├── GraphError (ValueError)                      the steps of a job do not make a graph
+    ├── JobNotFoundError (LookupError)               no job of this name runs on this machine
     ├── LostPacketsError                             packets that were sent to a task did not arrive
     └── TaskDiedError                                a task of a job was killed more often than it may be restarted
 
@@ -70,6 +71,7 @@ __all__ = [
     "IncompatibleQueueError",
     "InsecureQueueError",
     "InvalidQueueNameError",
+    "JobNotFoundError",
     "LostPacketsError",
     "MessageTooLargeError",
     "NamespaceMismatchError",
@@ -575,6 +577,18 @@ class GraphError(SageQueueError, ValueError):
         super().__init__(f"step {_shortened(node)}: {reason}")
 
 
+class JobNotFoundError(SageQueueError, LookupError):
+    """No job of this name runs on this machine as this user. ``known``: the names of those that do."""
+
+    carried = ("name", "known")
+
+    def __init__(self, *, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        others = f"these do: {', '.join(known)}" if known else "none does"
+        super().__init__(f"no job {_shortened(name)} runs here as this user; {others}")
+
+
 class LostPacketsError(SageQueueError):
     """Packets that were sent to a task did not arrive: somebody else took them from its queue. Nothing else may."""
 
@@ -601,7 +615,7 @@ class TaskDiedError(SageQueueError):
         self.restarts = restarts
         how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
         again = f" after {restarts} restarts" if restarts else ""
-        super().__init__(f"task {task!r} {how}{again}; give the environment more restarts to start it again")
+        super().__init__(f"task {task!r} {how}{again}; give the step, or the environment, more restarts")
 
 
 # -- Wording ----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """The verbs as a user types them: output, JSON, exit codes, and one line for each error."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import pytest
 
 from sage_qd import LocalQueueDescriptor, SageQueueDescriptor
 from sage_qd.ring import Ring, directory
+from sage_qd.runtime import LocalEnvironment
+from sage_qd.runtime.board import folder
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.once]
 WORDS = [sys.executable, "-m", "sage_qd"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -160,7 +164,49 @@ def test_top_once_has_rates_for_scripts(ring: Ring, namespace: str, run: Run) ->
     assert f"{namespace}/ring" in run("top", "--namespace", namespace, "--once", "--interval", "0.1").stdout
 
 
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEnvironment]:
+    """Return a running job, apart from those of other programs."""
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", str(tmp_path))
+    env = LocalEnvironment("wörter [b]", batch_size=1)
+    env.from_source(itertools.count, name="numbers").sink(lambda x: time.sleep(0.01), name="slow", buffer_size=2)
+    env.submit()
+    yield env
+    env.stop()
+
+
+def test_top_of_a_job_has_its_tasks(job: LocalEnvironment, run: Run) -> None:
+    shown = run("top", "--job", job.name, "--once", "--interval", "0.2")
+    found = document(run("top", "--job", job.job, "--once", "--json", "--interval", "0.2"))
+
+    assert shown.returncode == 0
+    assert f"wörter [b]   running, 2 tasks in threads, pid {os.getpid()}, made " in shown.stdout
+    assert {line.split()[0] for line in shown.stdout.splitlines()[2:4]} == {"numbers_0", "slow_0"}
+    assert (found["schema"], found["job"], found["state"]) == ("sage-qd.job/1", job.name, "running")
+    assert found["tasks"]["slow_0"]["rate_in"] > 0
+
+
+def test_top_of_an_unknown_job_names_those_there_are(job: LocalEnvironment, run: Run) -> None:
+    for once in (["--once"], []):
+        done = run("top", "--job", "words", *once)
+
+        assert done.returncode == 3
+        assert done.stderr == "sage-qd: no job 'words' runs here as this user; these do: wörter [b]\n"
+
+
 # -- clean ------------------------------------------------------------------------------------------------------------
+
+
+def test_clean_finds_the_boards_of_dead_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", str(tmp_path))
+    folder().mkdir(mode=0o700)
+    dead = folder() / "words.1"
+    dead.touch(mode=0o600)
+
+    done = run("clean", "--dry-run")
+
+    assert f"would remove {dead}\n" in done.stdout
+    assert dead.exists()
 
 
 def test_clean_says_first_and_then_removes(left: Path, namespace: str, run: Run) -> None:
@@ -255,7 +301,14 @@ def test_wrong_input_gives_one_line_and_no_trace(run: Run, words: list[str], cod
 
 @pytest.mark.parametrize(
     "words",
-    [["no-such-verb"], ["ls", "--no-such"], ["top", "--json"], ["export"], ["export", "--prometheus", "--otel"]],
+    [
+        ["no-such-verb"],
+        ["ls", "--no-such"],
+        ["top", "--json"],
+        ["top", "--job", "a", "--namespace", "b"],
+        ["export"],
+        ["export", "--prometheus", "--otel"],
+    ],
 )
 def test_wrong_usage_is_explained(run: Run, words: list[str]) -> None:
     done = run(*words)

@@ -48,6 +48,7 @@ EXAMPLES = [
     errors.OutcomeUnknownError(request_id="r-1"),
     errors.QueueLostError(endpoint="actor jobs", items_lost=None),
     errors.GraphError(node="map", reason="nothing is connected to it"),
+    errors.JobNotFoundError(name="words", known=["sums", "text"]),
     errors.LostPacketsError(path=1, wanted=3, found=5),
     errors.TaskDiedError(task="map_0", exit_code=-9, restarts=2),
 ]
@@ -66,6 +67,7 @@ STANDARD_BASES = {
     errors.UnknownQueueTypeError: errors.DescriptorError,
     errors.DescriptorVersionError: errors.DescriptorError,
     errors.NotShareableError: TypeError,
+    errors.JobNotFoundError: LookupError,
     errors.BackendUnavailableError: ImportError,
 }
 each_example = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)

@@ -32,7 +32,7 @@ def test_a_name_alone_must_fit_one_queue(namespace: str) -> None:
         assert inspect_queue(name)["instance"] == queue.instance
         with (
             SageQueueDescriptor(name, namespace=namespace + "-2").open(),
-            pytest.raises(ValueError, match=f"fits 2 queues: {namespace}/{name}, {namespace}-2/{name}"),
+            pytest.raises(ValueError, match=f"queues: sage_queue {namespace}/{name}, sage_queue {namespace}-2/{name}"),
         ):
             inspect_queue(name)
 

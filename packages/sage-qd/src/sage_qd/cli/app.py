@@ -1,21 +1,18 @@
 """The verbs together, and what is the same for all of them."""
 
-import os
-import sys
 from collections.abc import Sequence
 
 import rich_click as click
 
 import sage_qd
 from sage_qd.cli.costs import bench, calibrate
-from sage_qd.cli.endings import EXIT_CODES, ExitCode, code_of
+from sage_qd.cli.endings import EXIT_CODES, run_verb
 from sage_qd.cli.explaining import explain
 from sage_qd.cli.exporting import export
 from sage_qd.cli.listing import inspect, ls, waits
 from sage_qd.cli.serving import serve
 from sage_qd.cli.upkeep import clean, doctor
 from sage_qd.cli.watching import top
-from sage_qd.errors import SageQueueError
 
 __all__ = ["app", "run"]
 
@@ -60,21 +57,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after ``sage-qd``; None for those of this process.
     """
-    try:
-        ended = app.main(arguments, prog_name="sage-qd", standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("sage-qd: interrupted", err=True)
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FINE
-    except (SageQueueError, OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        click.echo(f"sage-qd: {said}{where}", err=True)
-        return code_of(error)
-    return int(ended) if isinstance(ended, int) else ExitCode.FINE
+    return run_verb(app, "sage-qd", arguments)

@@ -10,10 +10,8 @@ from sage_qd.cli.endings import EXIT_CODES, ExitCode
 from sage_qd.cli.listing import namespace_option
 from sage_qd.cli.output import as_json_option, plain, print_json, table, terminal
 from sage_qd.descriptors.ray import clean_ray
+from sage_qd.monitor import clean_host, queue_states
 from sage_qd.monitor.checks import SCHEMA, Level, checked_machine
-from sage_qd.queues.names import segment_name
-from sage_qd.queues.shm_segment import clean_shared_memory
-from sage_qd.ring import SegmentInfo, clean_segments, list_segments
 
 __all__ = ["clean", "doctor"]
 
@@ -56,11 +54,12 @@ def doctor(as_json: bool) -> int:
 @as_json_option
 def clean(namespace: str | None, kept: bool, ray: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """
-    Remove the queues that nobody uses, and what is left of large messages.
+    Remove the queues that nobody uses, and what is left of large messages and of jobs.
 
     These are queues whose users were all killed. Their messages go with them: open a queue first if they matter. Queues
-    in use are never touched. Queues that were made to stay (auto_cleanup=False) are spared without --kept. Queues of
-    kind shm_queue have no namespace, so --namespace leaves them alone.
+    in use are never touched. Queues that were made to stay (auto_cleanup=False) are spared without --kept, and so are
+    queues that were moved, while their successor is there: their name leads to it. Queues of kind shm_queue have no
+    namespace, so --namespace leaves them alone; likewise the files of jobs of which no process is left.
 
     With --ray it ends the queues of that cluster which nobody has open; those that hold messages only with --kept.
 
@@ -73,13 +72,13 @@ def clean(namespace: str | None, kept: bool, ray: str | None, dry_run: bool, yes
     """  # noqa: D301  (as above)
     spared: list[str] = []
     if ray is None:
-        folder = None if namespace is None else segment_name(namespace)
-        what, cleaned = "files", partial(_cleaned, folder, kept=kept)
-        if not kept:
-            spared = [f"{info.namespace}/{info.name}" for info in list_segments(folder) if _is_spared(info)]
+        what, cleaned = "files", partial(_cleaned, namespace, kept=kept)
     else:
         what, cleaned = "queues", partial(clean_ray, namespace, discard=kept, address=ray)
     would = cleaned(dry_run=True)
+    if ray is None and not kept:
+        states = queue_states(namespace)
+        spared = [state.name for state in states if state.in_use is False and state.where not in would]
     console = terminal()
     removed: list[str] = []
     if would and not dry_run:
@@ -103,11 +102,9 @@ def clean(namespace: str | None, kept: bool, ray: str | None, dry_run: bool, yes
         console.print(plain(f"{len(spared)} kept on purpose: {', '.join(spared)}; --kept removes them"), soft_wrap=True)
 
 
-def _cleaned(folder: str | None, *, kept: bool, dry_run: bool) -> list[str]:
-    """Clean rings, and the portable queues where no namespace is named; the paths."""
-    portable = clean_shared_memory(dry_run=dry_run) if folder is None else []
-    return clean_segments(folder, kept=kept, dry_run=dry_run) + portable
+def _cleaned(namespace: str | None, *, kept: bool, dry_run: bool) -> list[str]:
+    """Clean queues, and jobs where no namespace is named; the paths."""
+    from sage_qd.runtime.board import clean_boards  # the runtime takes a while to import, and other verbs need none
 
-
-def _is_spared(info: SegmentInfo) -> bool:
-    return info.kept and not info.in_use
+    jobs = clean_boards(dry_run=dry_run) if namespace is None else []
+    return clean_host(namespace, kept=kept, dry_run=dry_run) + jobs

@@ -4,6 +4,7 @@ import rich_click as click
 from rich.console import Console
 
 from sage_qd.cli.endings import EXIT_CODES
+from sage_qd.cli.job_watching import job_name, show_job, two_looks_at_job
 from sage_qd.cli.listing import namespace_option, two_looks
 from sage_qd.cli.output import as_json_option, duration, number, plain, print_json, quantity, table, terminal
 from sage_qd.errors import BackendUnavailableError
@@ -18,6 +19,7 @@ COLUMNS = ("queue", "depth", "leased", "put/s", "get/s", "B/s", "puts blocked", 
 
 @click.command(epilog=f"Exit codes: {EXIT_CODES}")
 @namespace_option
+@click.option("--job", metavar="NAME", shell_complete=job_name, help="Watch the tasks of this job instead.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 60),
@@ -27,20 +29,36 @@ COLUMNS = ("queue", "depth", "leased", "put/s", "get/s", "B/s", "puts blocked", 
 )
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print that, and end.")
 @as_json_option
-def top(namespace: str | None, interval: float, once: bool, as_json: bool) -> None:
+def top(namespace: str | None, job: str | None, interval: float, once: bool, as_json: bool) -> None:
     """
     Watch all queues live: depth, rates, who is blocked, and the consumer that holds the others up.
 
-    Keys: q quits, p pauses, d sorts by depth, n by name, r by rate. The live view needs the extra top; --once does not.
+    With --job it watches the tasks of a dataflow job whose driver runs on this machine: packets in and out, how full
+    the queue of each is, and the slow task. Where several jobs have the name, the error says by which ids to tell them
+    apart.
+
+    Keys: q quits, p pauses, d sorts by depth, n by name, r by rate, w as packets go. The live view needs the extra top;
+    --once does not.
 
     \b
     Examples:
       sage-qd top
       sage-qd top --namespace team --interval 0.5
       sage-qd top --once --json | jq '.queues[].slow_consumers[]'
+      sage-qd top --job words
+      sage-qd top --job words --once --json | jq '.tasks | map_values(.rate_in)'
     """  # noqa: D301  (click wants this very character before a block that it must not wrap)
     if as_json and not once:
         raise click.UsageError("--json needs --once")
+    if job is not None and namespace is not None:
+        raise click.UsageError("--job has queues of its own: give it without --namespace")
+    if once and job is not None:
+        sample = two_looks_at_job(job, interval)
+        if as_json:
+            print_json(sample.as_dict())
+        else:
+            show_job(terminal(), sample)
+        return
     if once:
         samples = two_looks(namespace, interval)
         if as_json:
@@ -49,12 +67,15 @@ def top(namespace: str | None, interval: float, once: bool, as_json: bool) -> No
             _show(terminal(), samples)
         return
     try:
-        from sage_qd.cli.screen import TopScreen
+        from sage_qd.cli.screen import JobScreen, TopScreen
     except ImportError as error:
         raise BackendUnavailableError(
             backend="the live view", missing=str(error.name), install="pip install 'sage-qd[top]', or use --once"
         ) from error
-    TopScreen(namespace, interval).run()
+    if job is None:
+        TopScreen(namespace, interval).follow()
+    else:
+        JobScreen(job, interval).follow()
 
 
 def row_of(sample: Sample) -> list[str]:

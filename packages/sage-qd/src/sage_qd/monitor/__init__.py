@@ -5,6 +5,7 @@ Nothing in here takes part in a queue between processes. Segments are read from 
 processes through ``/proc``; killing a monitor changes nothing.
 """
 
+from sage_qd.monitor.cleaning import clean_host
 from sage_qd.monitor.inspection import inspect_queue, inspect_ring
 from sage_qd.monitor.rates import Sample, Sampler, SlowConsumer
 from sage_qd.monitor.sources import queue_states, register_source
@@ -18,6 +19,7 @@ __all__ = [
     "SlowConsumer",
     "Wait",
     "WaitGraph",
+    "clean_host",
     "inspect_queue",
     "inspect_ring",
     "queue_states",

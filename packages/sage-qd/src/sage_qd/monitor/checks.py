@@ -155,7 +155,7 @@ def _leftovers(rings: list[SeenRing]) -> Iterator[Check]:
 
 
 def _segments(rings: list[SeenRing]) -> Iterator[Check]:
-    wrong = [f"{ring.name}: {ring.problem}" for ring in rings if ring.problem not in (None, "shut down")]
+    wrong = [f"{ring.name}: {ring.problem}" for ring in rings if ring.problem not in (None, "moved", "shut down")]
     if wrong:
         advice = "sage-qd inspect it; close its users, then sage-qd clean"
         yield Check("segments", Level.FAIL, "; ".join(wrong), advice)

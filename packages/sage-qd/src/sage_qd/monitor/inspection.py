@@ -7,9 +7,10 @@ from typing import Any, Final
 from sage_qd.codecs import codec_name
 from sage_qd.descriptors import BaseQueueDescriptor
 from sage_qd.errors import NotShareableError, QueueNotFoundError
+from sage_qd.monitor import portable
 from sage_qd.monitor.processes import label_of, process_of_thread, sleeps
 from sage_qd.monitor.rings import KIND, SeenRing, seen_ring, seen_rings, where_named
-from sage_qd.monitor.states import state_of
+from sage_qd.monitor.states import QueueState, state_of
 from sage_qd.ring.spill import SpillFiles
 
 __all__ = ["SCHEMA", "inspect_queue", "inspect_ring"]
@@ -26,7 +27,7 @@ def inspect_queue(name: str) -> dict[str, Any]:
     queue is opened (never made) for its ``stats()``.
 
     Args:
-        name: A queue id, ``namespace/queue id``, a URI, or a descriptor as JSON.
+        name: A queue id or ``namespace/queue id`` of a queue of this host; of any queue a URI, or a descriptor as JSON.
 
     Raises:
         QueueNotFoundError: There is no such queue.
@@ -35,13 +36,19 @@ def inspect_queue(name: str) -> dict[str, Any]:
     """
     if name.lstrip().startswith("{") or "://" in name:
         return _inspect_descriptor(_descriptor(name))
-    matches = [ring for ring in seen_rings() if name in (ring.queue_id, ring.name)]
-    if len(matches) > 1:
-        found = ", ".join(ring.name for ring in matches)
-        raise ValueError(f"{name!r} fits {len(matches)} queues: {found}; give namespace/name")
-    if not matches:
+    rings = [ring for ring in seen_rings() if name in (ring.queue_id, ring.name)]
+    states = [state for state in portable.list_states() if name == state.queue_id]
+    if len(rings) + len(states) > 1:
+        found = [f"{KIND} {ring.name}" for ring in rings] + [f"{state.kind} {state.name}" for state in states]
+        raise ValueError(f"{name!r} fits {len(found)} queues: {', '.join(found)}; give namespace/name, or a URI")
+    if not rings and not states:
         raise QueueNotFoundError(name=name)
-    return inspect_ring(matches[0])
+    return inspect_ring(rings[0]) if rings else _inspect_state(states[0])
+
+
+def _inspect_state(state: QueueState) -> dict[str, Any]:
+    """What is known of a queue of whatever kind."""
+    return {"schema": SCHEMA, **state.as_dict()}
 
 
 def _descriptor(text: str) -> BaseQueueDescriptor:
@@ -61,12 +68,18 @@ def _inspect_descriptor(descriptor: BaseQueueDescriptor) -> dict[str, Any]:
         if not path.exists():
             raise QueueNotFoundError(name=descriptor.queue_id)
         return inspect_ring(seen_ring(str(path), descriptor.queue_id, namespace))
+    if descriptor.queue_type == portable.KIND:
+        states = [state for state in portable.list_states() if state.queue_id == descriptor.queue_id]
+        if not states:
+            raise QueueNotFoundError(name=descriptor.queue_id)
+        return _inspect_state(states[0])
     queue = descriptor.attach()
+    where = descriptor.to_json() if descriptor.uri_scheme is None else descriptor.to_uri()
     try:
-        state = state_of(queue, kind=descriptor.queue_type, queue_id=descriptor.queue_id, where=str(descriptor))
+        state = state_of(queue, kind=descriptor.queue_type, queue_id=descriptor.queue_id, where=where)
     finally:
         queue.close()
-    return {"schema": SCHEMA, **state.as_dict()}
+    return _inspect_state(state)
 
 
 def inspect_ring(ring: SeenRing) -> dict[str, Any]:

@@ -34,8 +34,8 @@ ROUNDS: Final = 15
 WAKES: Final = 200
 SECONDS_UNTIL_ASLEEP: Final = 0.002
 PATIENCE_SECONDS: Final = 30.0
-_ELSEWHERE: Final = frozenset({"auto", "ray_queue", "rpc_queue"})
-"""Kinds whose queues need a server or a cluster, or are another kind in the end."""
+_ELSEWHERE: Final = frozenset({"auto", "legacy_ray_queue", "ray_queue", "rpc_queue"})
+"""Kinds whose queues need a server or a cluster, or are another kind in the end. One of them is sage-compat's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

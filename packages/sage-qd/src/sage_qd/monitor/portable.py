@@ -1,6 +1,7 @@
 """Queues in shared memory of kind ``shm_queue``, from their files: read-only mappings, and no lock is taken."""
 
 import os
+from time import monotonic_ns
 from typing import Final
 
 from sage_qd.errors import CorruptQueueError, SageQueueError
@@ -8,9 +9,8 @@ from sage_qd.monitor.processes import flocked_files
 from sage_qd.monitor.rings import text_or_name
 from sage_qd.monitor.states import QueueState
 from sage_qd.queues.base import QueueFigures
-from sage_qd.queues.shm_layout import Memory, State
+from sage_qd.queues.shm_layout import FREE, SEALED, SHUT, Memory, State
 from sage_qd.queues.shm_places import check_private, folder
-from sage_qd.queues.shm_store import SHUT
 
 __all__ = ["KIND", "list_states"]
 
@@ -45,7 +45,7 @@ def _seen(path: str, name: str, locked: set[tuple[int, int]]) -> QueueState | No
         finally:
             os.close(file)
         try:
-            state, settings, instance = _steady(memory), memory.settings, memory.instance
+            (state, age_ns), settings, instance = _steady(memory), memory.settings, memory.instance
         finally:
             memory.close()
     except FileNotFoundError:
@@ -61,24 +61,40 @@ def _seen(path: str, name: str, locked: set[tuple[int, int]]) -> QueueState | No
         instance=instance,
         capacity_items=settings.maxsize or None,
         capacity_bytes=settings.capacity_bytes,
-        figures=_figures(state),
-        problem="shut down" if state.flags & SHUT else None,
+        figures=_figures(state, age_ns),
+        problem="moved" if state.flags & SEALED else "shut down" if state.flags & SHUT else None,
     )
 
 
-def _steady(memory: Memory) -> State:
-    """Two looks that saw the same: whoever changes the queue meanwhile may be halfway through either block."""
+def _steady(memory: Memory) -> tuple[State, int]:
+    """
+    The state, and the age of the oldest message that can be taken; from between two looks that saw the same.
+
+    Whoever changes the queue meanwhile may be halfway through either block, or have written over the message.
+    """
     problem = CorruptQueueError(field="state", value="changing", wanted="two looks alike")
     for _ in range(_LOOKS):
         try:
-            if (state := memory.load()) == memory.load():
-                return state
+            state = memory.load()
+            age_ns = _oldest_age_ns(memory, state)
+            if state == memory.load():
+                return state, age_ns
         except CorruptQueueError as error:
             problem = error
     raise problem
 
 
-def _figures(state: State) -> QueueFigures:
+def _oldest_age_ns(memory: Memory, state: State) -> int:
+    position = state.scan
+    while position < state.tail:
+        record = memory.record(position, state.tail)
+        if record.holder == FREE:
+            return max(monotonic_ns() - record.stamp_ns, 0)
+        position = record.end
+    return 0
+
+
+def _figures(state: State, age_ns: int) -> QueueFigures:
     return QueueFigures(
         puts=state.puts,
         gets=state.puts - state.count,
@@ -91,7 +107,7 @@ def _figures(state: State) -> QueueFigures:
         get_blocked_ns=state.get_blocked_ns,
         put_waiters=state.room_waiters,
         get_waiters=state.message_waiters,
-        oldest_age_ns=0,
+        oldest_age_ns=age_ns,
         is_shutdown=bool(state.flags & SHUT),
         bytes_put=state.bytes_put,
         bytes_taken=state.bytes_taken,

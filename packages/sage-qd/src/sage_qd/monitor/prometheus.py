@@ -188,6 +188,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 4 * MOST_CLIENTS  # whom the kernel turns away knocks again after 1 s, then 2 s, then 4 s
     names: frozenset[str] = frozenset()
 
     def __init__(self, address: tuple[str, int], family: int, handler: Callable[..., BaseHTTPRequestHandler]) -> None:

@@ -135,6 +135,8 @@ def _problem(sight: Sight | None) -> str | None:
         return f"damaged at offset {sight.damaged_at}; found by process {sight.damage_found_by}"
     if not sight.this_boot:
         return "its locks are of an earlier boot"
+    if sight.moved:
+        return "moved"
     return "shut down" if sight.stats.is_shutdown else None
 
 

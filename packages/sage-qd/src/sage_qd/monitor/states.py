@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sage_qd.queues.base import QueueFigures, QueueStats
 
-__all__ = ["SCHEMA", "QueueState", "figures_of", "state_of"]
+__all__ = ["SCHEMA", "QueueState", "figures_of", "load_of_figures", "state_of"]
 
 SCHEMA: Final = "sage-qd.queues/1"
 """Name and version of the JSON form: members may be added under this number, none changed or removed."""
@@ -63,6 +63,20 @@ class QueueState:
 def figures_of(stats: QueueStats) -> QueueFigures:
     """Keep of a kind's counters those that all kinds have."""
     return QueueFigures(**{each.name: getattr(stats, each.name) for each in fields(QueueFigures)})
+
+
+def load_of_figures(stats: Any, capacity_items: int | None, capacity_bytes: int | None) -> float:
+    """
+    Return how full a queue is, 0.0 to 1.0: by messages or by bytes, whichever is nearer to the bound.
+
+    Args:
+        stats: Its counters.
+        capacity_items: Most messages it holds; 0 or None for no such bound.
+        capacity_bytes: Most bytes it holds, likewise.
+    """
+    by_bytes = getattr(stats, "depth_bytes", 0) / capacity_bytes if capacity_bytes else 0.0
+    by_items = (stats.depth + stats.leased) / capacity_items if capacity_items else 0.0
+    return min(max(by_items, by_bytes), 1.0)
 
 
 def state_of(queue: Any, *, kind: str, queue_id: str, namespace: str = "", where: str = "") -> QueueState:

@@ -136,7 +136,8 @@ class AsyncRules(OpensQueues):
 
     def test_shutdown_ends_what_awaits(self, queue: Queue[Any]) -> None:
         async def work() -> None:
-            getters = await started(queue.aget(), queue.alease())
+            leases = [queue.alease()] if queue.capabilities.lease else []
+            getters = await started(queue.aget(), *leases)
             queue.shutdown()
             for getter in getters:
                 with pytest.raises(ShutDown):

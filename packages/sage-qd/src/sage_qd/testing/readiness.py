@@ -152,6 +152,7 @@ class ReadinessRules(OpensQueues):
 
     def test_a_sealed_queue_waits_for_its_leases(self, queue: Queue[Any]) -> None:
         self.need(queue, "movable")
+        self.need(queue, "lease")
         queue.follow(None)
         queue.put("held")
         lease = queue.lease()
