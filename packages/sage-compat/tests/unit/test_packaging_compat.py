@@ -19,6 +19,10 @@ def test_package_is_marked_as_typed() -> None:
     assert files("sage_compat").joinpath("py.typed").is_file()
 
 
+def test_what_children_of_old_programs_start_with_is_there() -> None:
+    assert files("sage_compat").joinpath("startup", "sitecustomize.py").is_file()
+
+
 def test_metadata_names_licence_and_python() -> None:
     metadata = distribution("sage-compat").metadata
 
