@@ -2,4 +2,5 @@
 
 from sage_sim.cli import main
 
-main(prog_name="sage-sim")
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,12 @@ delivery is right when it is marked as such and somebody died before it; a secon
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from sage_sim.accounts import EXAMPLES_AT_MOST, Account
-from sage_sim.eventlog import EXIT_NO_ROOM
+from sage_sim.eventlog import EXIT_DAMAGED, EXIT_NO_ROOM, Kind
 from sage_sim.history import History, Process
 
 
@@ -117,19 +117,58 @@ def check_order(history: History, books: Sequence[Account], items: Account) -> F
     )
 
 
-def check_redeliveries(history: History, books: Sequence[Account]) -> Finding:
-    """Redelivery only after a death: a killed consumer held one lease at most, which explains one redelivery."""
+def check_keys(history: History, key: Callable[[int, int], int]) -> Finding:
+    """
+    One key, one consumer: where the key of an item decides who takes it, all items of a key go to one slot.
+
+    Args:
+        history: What happened.
+        key: The key of an item, from its origin and sequence.
+    """
+    slots = {process.number: process.name.rpartition(".")[0] for process in history.processes}
+    keyed = {at: edge.edge or edge.name for at, edge in enumerate(history.edges) if edge.keyed}
+    homes: dict[tuple[str, int], str] = {}
+    broken: list[str] = []
+    strays = 0
+    for one in history.read():
+        if one.edge not in keyed or one.kind != Kind.TAKE:
+            continue
+        which, slot = (keyed[one.edge], key(one.origin, one.sequence)), slots[one.process]
+        home = homes.setdefault(which, slot)
+        if slot != home:
+            strays += 1
+            if len(broken) < EXAMPLES_AT_MOST:
+                broken.append(f"key {which[1]} of edge {which[0]}: taken by {home}, and by {slot}")
+    return Finding(
+        check="one consumer for each key",
+        verdict=Verdict.INVALID if strays else Verdict.VALID,
+        sentence=f"{len(homes):,} keys, {strays:,} messages at a second consumer",
+        examples=tuple(broken),
+    )
+
+
+def check_redeliveries(history: History, books: Sequence[Account], cuts: int = 0) -> Finding:
+    """
+    Redelivery only after a death: a killed consumer held one lease at most, which explains one redelivery.
+
+    Args:
+        history: What happened.
+        books: Of each queue.
+        cuts: How often the way to a server was cut: each may have taken a lease from every consumer.
+    """
     deaths = Counter(process.role for process in history.processes if process.status not in (0, None))
+    slots = Counter(role for _, role in {(one.name.rpartition(".")[0], one.role) for one in history.processes})
     broken = [
         f"{edge.name}: {account.redelivered:,} redeliveries after {deaths[edge.target]:,} deaths"
         for edge, account in zip(history.edges, books, strict=True)
-        if account.redelivered > deaths[edge.target]
+        if account.redelivered > deaths[edge.target] + cuts * slots[edge.target]
     ]
     total = sum(account.redelivered for account in books)
+    away = f", the server out of reach {cuts:,} times" if cuts else ""
     return Finding(
         check="redelivery only after a death",
         verdict=Verdict.INVALID if broken else Verdict.VALID,
-        sentence=f"{total:,} redeliveries, {deaths.total():,} deaths",
+        sentence=f"{total:,} redeliveries, {deaths.total():,} deaths{away}",
         examples=tuple(broken),
     )
 
@@ -144,7 +183,7 @@ def check_deaths(history: History) -> Finding:
             check=check,
             verdict=Verdict.UNKNOWN if no_room else Verdict.INVALID,
             sentence=f"{len(failed):,} of {len(history.processes):,} processes failed"
-            + (": no room for the history" if no_room else ""),
+            + (": no room on the disk" if no_room else ""),
             examples=tuple(_fate(process) for process in failed[:EXAMPLES_AT_MOST]),
         )
     return Finding(
@@ -154,14 +193,86 @@ def check_deaths(history: History) -> Finding:
     )
 
 
-def check_faults(history: History) -> Finding:
-    """Faults that were asked for did happen: otherwise the run proves nothing about them."""
-    killed = sum(process.was_killed for process in history.processes)
-    if not killed:
+def check_faults(
+    history: History, asked: Sequence[str] = ("kill",), kinds: Sequence[str] = (), *, seconds: float = 0.0
+) -> Finding:
+    """
+    Faults that were asked for did happen: otherwise the run proves nothing about them.
+
+    Args:
+        history: What happened; it knows the kills that struck.
+        asked: Kinds of faults that were to happen.
+        kinds: Those that did, apart from kills.
+        seconds: How long the run took.
+    """
+    check = "faults struck"
+    struck = Counter(kinds)
+    struck["kill"] = sum(process.was_killed for process in history.processes)
+    missed = [kind for kind in asked if not struck[kind]]
+    if missed:
         return Finding(
-            check="faults struck", verdict=Verdict.UNKNOWN, sentence="no process was killed in time; run for longer"
+            check=check,
+            verdict=Verdict.UNKNOWN,
+            sentence=f"no {' and no '.join(missed)} in the {seconds:.1f} s of the run; let it go on for longer, with "
+            f"--duration in place of --items, or say when, as in {missed[0]}@{seconds / 2:.1g}",
         )
-    return Finding(check="faults struck", verdict=Verdict.VALID, sentence=f"{killed:,} kills")
+    return Finding(check=check, verdict=Verdict.VALID, sentence=", ".join(f"{struck[kind]:,} {kind}" for kind in asked))
+
+
+def check_damage(history: History, damaged: str, users: Collection[str]) -> Finding:
+    """
+    Damage is noticed: every process that uses the damaged queue ends because of it, and says so.
+
+    Sources and those who take from it always use it. Who stands in the middle and puts into it may wait for something
+    to pass on: it is not blind as long as it put nothing after others had noticed, and is in no put that never ends.
+
+    Args:
+        history: What happened.
+        damaged: Name of the queue that was damaged, or is gone.
+        users: The slots whose processes use it.
+    """
+    check = "damage noticed"
+    place, edge = next((at, edge) for at, edge in enumerate(history.edges) if edge.name == damaged)
+    at_work = [one for one in history.processes if one.name.rpartition(".")[0] in users and one.status != 0]
+    noticed = [one for one in at_work if one.status == EXIT_DAMAGED or one.was_killed]
+    first_ns = min((one.exit_ns or 0 for one in noticed), default=0)
+    putting = {
+        one.process for one in history.read() if one.edge == place and (not one.end_ns or one.begin_ns > first_ns)
+    }
+    always = history.source_roles | {edge.target}
+    late = [one for one in at_work if one not in noticed]
+    blind = [one for one in late if one.role in always or one.number in putting]
+    idle = f", {len(late) - len(blind):,} had nothing to put there" if len(late) > len(blind) else ""
+    return Finding(
+        check=check,
+        verdict=Verdict.INVALID if blind or not noticed else Verdict.VALID,
+        sentence=f"{len(noticed):,} of {len(at_work):,} processes at {damaged} ended and said why{idle}",
+        examples=tuple(f"{one.name} did not notice" for one in blind[:EXAMPLES_AT_MOST]),
+    )
+
+
+def check_gates(
+    rate: float, p99_ms: float | None, *, lowest_rate: float | None, highest_p99_ms: float | None
+) -> Finding:
+    """
+    Fast enough, where the topology says how fast that is.
+
+    Args:
+        rate: Items per second that reached the end.
+        p99_ms: What 99 % of the items did not exceed, in milliseconds; None without any.
+        lowest_rate: The least that will do; None for any.
+        highest_p99_ms: The most that will do; None for any.
+    """
+    broken = []
+    if lowest_rate is not None and rate < lowest_rate:
+        broken.append(f"{rate:,.0f} items/s, below {lowest_rate:,.0f}")
+    if highest_p99_ms is not None and (p99_ms is None or p99_ms > highest_p99_ms):
+        broken.append(f"p99 {'unknown' if p99_ms is None else f'{p99_ms:,.3f} ms'}, above {highest_p99_ms:,.3f} ms")
+    return Finding(
+        check="fast enough",
+        verdict=Verdict.INVALID if broken else Verdict.VALID,
+        sentence="; ".join(broken) or f"{rate:,.0f} items/s, p99 {0 if p99_ms is None else p99_ms:,.3f} ms",
+    )
 
 
 def check_progress(items: Account) -> Finding:
@@ -173,13 +284,13 @@ def check_progress(items: Account) -> Finding:
     )
 
 
-def check_leftovers(segments: Sequence[str], processes: Sequence[str]) -> Finding:
-    """Nothing is left behind: no segment, no process."""
-    left = (*segments, *processes)
+def check_leftovers(things: Sequence[str], processes: Sequence[str]) -> Finding:
+    """Nothing is left behind: no segment, descriptor, thread or process."""
+    left = (*things, *processes)
     return Finding(
         check="nothing left behind",
         verdict=Verdict.INVALID if left else Verdict.VALID,
-        sentence=f"{len(segments):,} segments and {len(processes):,} processes",
+        sentence=f"{len(things):,} segments, descriptors and threads, {len(processes):,} processes",
         examples=left[:EXAMPLES_AT_MOST],
     )
 

@@ -2,92 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import secrets
-from collections.abc import Iterator
+import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from time import monotonic, monotonic_ns, sleep
-from typing import Protocol
 
-from sage_qd import SageQueue, SageQueueError
-from sage_qd.ring import RingStats
-from sage_sim import channels
-from sage_sim.channels import Gauge
-from sage_sim.crew import Crew, SetupError
-from sage_sim.faults import Faults, Strike, strikes
-from sage_sim.history import Process
+from sage_sim import channels, inside
+from sage_sim.crew import Crew
+from sage_sim.faults import Faults
 from sage_sim.interruptions import Interruptions
+from sage_sim.namespaces import NotAllowedError, take_own_network
+from sage_sim.network import Network
+from sage_sim.nurse import SetupError
+from sage_sim.outcome import Ending, Outcome, Snapshot, View
 from sage_sim.plan import Plan
+from sage_sim.promises import gives_all_back
+from sage_sim.room import take_own_room
+from sage_sim.striking import Striker
 
 LOOKS_PER_SECOND = 10
 SETUP_SECONDS = 60.0
+SETUP_SECONDS_EACH = 0.5
+"""How long a crew may take to get ready, and so much more for each of its processes."""
 STALL_SECONDS = 30.0
 """A run in which nothing at all was put or taken for so long hangs."""
+SERIES_AT_MOST = 600
 _FAR_SECONDS = 10.0**9
 _ANSWER_SECONDS = 3.0
-
-
-class Ending(Enum):
-    """How a run ended."""
-
-    COMPLETE = "complete"
-    INTERRUPTED = "interrupted"
-    FAILED = "a process failed"
-    HUNG = "hung"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """A moment of a run, for whoever watches."""
-
-    seconds: float
-    """Since the sources were let go."""
-    gauges: dict[str, Gauge]
-    """Of each queue."""
-    alive: dict[str, int]
-    """Processes of each role."""
-    kills: dict[str, int]
-    """Of each role, so far."""
-
-
-class View(Protocol):
-    """Who watches a run."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Look; called about ten times a second."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueFigures:
-    """What a queue counted by itself over the whole run."""
-
-    name: str
-    gauge: Gauge
-    latency_ns: dict[str, int | None]
-    """Put-to-take latency by quantile, of every 64th message."""
-    samples: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run left, before it is judged."""
-
-    ending: Ending
-    signal_number: int
-    """What interrupted it; 0 when nothing did."""
-    seconds: float
-    processes: tuple[Process, ...]
-    queues: tuple[QueueFigures, ...]
-    cpu_seconds: dict[str, float]
-    trouble: str
-    """What failed processes said, or where hanging ones stand; empty when all went well."""
-    leftovers: tuple[str, ...]
-    """Segments that were still there after the end."""
-
-
-QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+_BUILD_SECONDS = 1.0
+"""A backlog that has not grown for so long is all that fits."""
+_DAMAGE_SECONDS = 10.0
+"""How long processes have to notice damage, once it can be known."""
+_ROOM_BYTES, _ROOM_BYTES_EACH = 1 << 24, 1 << 18
 
 
 class Conductor:
@@ -107,140 +56,223 @@ class Conductor:
         self, plan: Plan, faults: Faults | None, *, plan_path: Path, folder: Path, view: View, time_limit: float
     ) -> None:
         self._run_id = f"run-{secrets.token_hex(6)}"
-        self._plan = replace(
-            plan, queues={edge.name: channels.describe(self._run_id, edge) for edge in plan.topology.edges}
-        )
+        self._plan = plan
         self._faults = faults
         self._plan_path = plan_path
         self._folder = folder
         self._view = view
         self._time_limit = time_limit
-        self._queues: dict[str, SageQueue[object]] = {}
         self._trouble = ""
+        self._backlog = 0
+        self._series: list[Snapshot] = []
+        self._stride = 1
+        self._looks = 0
+        self._damaged_at: float | None = None
 
     def run(self) -> Outcome:
         """
-        Do it, and leave no process and no segment behind, whatever happens.
+        Do it, and leave no process, segment, descriptor or thread behind, whatever happens.
 
         Raises:
             SetupError: It could not begin.
         """
         channels.remove_leftovers()
-        self._plan.write(self._plan_path)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        before = self._holdings()
         with ExitStack() as stack:
             interruptions = stack.enter_context(Interruptions())
-            try:
-                for name, descriptor in self._plan.queues.items():
-                    self._queues[name] = stack.enter_context(channels.create(descriptor))
-            except (SageQueueError, OSError) as error:
-                raise SetupError(f"queue {name!r} could not be made: {error}") from error
-            self._crew = Crew(self._plan, self._plan_path, self._folder)
+            self._take_own()
+            self._network = Network(self._run_id, self._plan, self._faults, self._folder, stack)
+            self._network.plan.write(self._plan_path)
+            self._crew = Crew(self._network.plan, self._plan_path, self._folder, self._network.carried)
             stack.callback(self._crew.close)
             stack.callback(self._crew.stop_all)
+            self._striker = self._made_striker()
             ending = Ending.INTERRUPTED
-            begin = monotonic()
-            if self._crew.start_all(interruptions, SETUP_SECONDS):
-                begin = monotonic()
-                ending = self._conduct(interruptions, begin)
-            seconds = monotonic() - begin
+            begin_ns = monotonic_ns()
+            if self._crew.start_all(interruptions, SETUP_SECONDS + SETUP_SECONDS_EACH * self._plan.topology.processes):
+                begin_ns = monotonic_ns()
+                ending = self._conduct(interruptions, begin_ns)
+            seconds = (monotonic_ns() - begin_ns) / 1e9
+            self._striker.heal()
             if ending is Ending.HUNG:
                 self._trouble = self._where_everyone_is()
             self._crew.stop_all()
-            queues = tuple(_figures(name, queue.stats()) for name, queue in self._queues.items())
+            gauges = self._network.gauges()
+            cells = self._network.meters.cells
+            refused = sum(cells[cell] for cell in self._network.layout.refused.values())
+        after = self._holdings()
         return Outcome(
             ending=ending,
             signal_number=interruptions.first or 0,
             seconds=seconds,
+            begin_ns=begin_ns,
+            backlog=self._backlog,
             processes=tuple(self._crew.records),
-            queues=queues,
+            gauges=gauges,
+            series=tuple(self._series),
             cpu_seconds=self._crew.cpu_seconds,
+            blows=tuple(self._striker.blows),
+            refused=refused,
             trouble=self._trouble,
-            leftovers=tuple(channels.segments_of(self._run_id)),
+            leftovers=(*channels.segments_of(self._run_id), *self._network.left_behind(), *sorted(after - before)),
+        )
+
+    # -- Before and after ---------------------------------------------------------------------------------------------
+
+    def _holdings(self) -> set[str]:
+        """
+        The descriptors and threads of this process; what is added to them by a run was left behind by it.
+
+        Nothing is said where the queues are of kinds that keep some.
+        """
+        if not gives_all_back(self._plan.topology.edges):
+            return set()
+        found = {f"thread {thread.name}" for thread in threading.enumerate()}
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                found.add(f"descriptor {number}: {os.readlink(f'/proc/self/fd/{number}')}")
+            except FileNotFoundError:
+                continue  # that of the listing itself
+        return found
+
+    def _take_own(self) -> None:
+        """Have a small file system for the memory of queues, or a network, of our own, when it is to be broken."""
+        if self._faults is None:
+            return
+        topology = self._plan.topology
+        each = sum(topology.edges[line.edge].capacity_bytes + _ROOM_BYTES_EACH for line in topology.lines)
+        try:
+            if self._faults.has("unplug"):
+                take_own_network()
+            if self._faults.has("full"):
+                take_own_room(_ROOM_BYTES + each)
+                channels.use_own_folder()
+        except NotAllowedError as error:
+            raise SetupError(str(error)) from error
+
+    def _made_striker(self) -> Striker:
+        topology, damages = self._plan.topology, self._faults is not None and self._faults.has("damage")
+        return Striker(
+            self._faults,
+            seed=self._plan.seed,
+            crew=self._crew,
+            meters=self._network.meters,
+            layout=self._network.layout,
+            proxy=self._network.proxy,
+            topology=topology,
+            segments=self._network.segments(self._run_id) if damages else {},
+            points={role.name: inside.points_of(topology, role.name) for role in topology.roles},
+            actors=self._network.actors,
+            nodes=self._network.nodes,
         )
 
     # -- The loop -----------------------------------------------------------------------------------------------------
 
-    def _conduct(self, interruptions: Interruptions, begin: float) -> Ending:
+    def _conduct(self, interruptions: Interruptions, begin_ns: int) -> Ending:
         """Let everyone go, and follow the plan to its end."""
         duration = self._plan.duration_seconds or _FAR_SECONDS
-        self._crew.go(monotonic_ns() + int(duration * 1e9))
-        pending = self._plan_of_strikes()
-        strike = next(pending, None)
-        stall = _Stall()
-        look = begin
+        topology = self._plan.topology
+        sources = {role.name for role in topology.sources}
+        builds = self._plan.load.mode == "backlog"
+        held = [role.name for role in topology.roles if role.name not in sources] if builds else []
+        self._network.meters.cells[self._network.layout.begin] = begin_ns
+        self._crew.go(begin_ns, begin_ns + int(duration * 1e9), held)
+        stall, building = _Stall(STALL_SECONDS), _Stall(_BUILD_SECONDS) if builds else None
+        look = 0.0
         while True:
-            now = monotonic()
+            now = (monotonic_ns() - begin_ns) / 1e9
             if interruptions.first is not None:
                 return Ending.INTERRUPTED
-            striking = strike is not None and now - begin < duration and not self._sources_finished()
-            if striking and strike is not None and now - begin >= strike.after_seconds:
-                self._strike(strike)
-                strike = next(pending, None)
-                continue
+            if self._sources_finished() or now >= duration:
+                self._striker.heal()
+            else:
+                self._striker.act(now)
             if now >= look:
-                snapshot = self._snapshot(now - begin)
-                self._view.show(snapshot)
+                snapshot = self._look(now)
                 look = now + 1 / LOOKS_PER_SECOND
-                if now - begin > self._time_limit or stall.lasts(snapshot, now):
+                if now > self._time_limit or stall.lasts(snapshot):
                     return Ending.HUNG
-            until = min(look, begin + strike.after_seconds) if striking and strike is not None else look
-            for member in self._crew.reap(self._crew.wait(until - monotonic())):
-                if member.record.was_killed:
+                if building is not None and (self._sources_finished() or building.lasts(snapshot)):
+                    self._backlog = sum(gauge.depth for gauge in snapshot.gauges.values())
+                    self._crew.release()
+                    building = None
+            due = self._striker.due_seconds
+            until = look if due is None else min(look, due)
+            for member in self._crew.reap(self._crew.wait(until - (monotonic_ns() - begin_ns) / 1e9)):
+                self._striker.died(member, (monotonic_ns() - begin_ns) / 1e9)
+                if member.record.is_casualty and not self._striker.ruined:
                     self._crew.respawn(member.slot)
-                elif member.record.status != 0:
+                    self._network.replaced(member.slot.role.name)
+                elif member.record.has_failed:
                     self._trouble = self._crew.last_words(member.record)
                     return Ending.FAILED
             self._end_queues()
-            if not self._crew.members:
-                self._view.show(self._snapshot(monotonic() - begin))
-                return Ending.COMPLETE
+            if not self._crew.members or self._is_beyond_repair(now):
+                self._look((monotonic_ns() - begin_ns) / 1e9)
+                return Ending.DAMAGED if self._striker.ruined else Ending.COMPLETE
 
-    def _plan_of_strikes(self) -> Iterator[Strike]:
-        if self._faults is None:
-            return iter(())
-        return strikes(self._faults, self._plan.seed, [slot.name for slot in self._crew.slots])
-
-    def _strike(self, strike: Strike) -> None:
-        """
-        Kill whoever works in that slot now.
-
-        A process that is dying already is not hit twice, and one that is still starting is spared: otherwise, where
-        starting takes long, a plan with many strikes would keep the run from its end.
-        """
-        member = self._crew.members.get(strike.slot)
-        if member is not None and member.is_ready and member.record.killed_ns is None:
-            self._crew.kill(member)
+    def _is_beyond_repair(self, now: float) -> bool:
+        """Whether a queue was damaged, and everybody who uses it has noticed, or has had time to."""
+        ruined = self._striker.ruined
+        if not ruined or not self._striker.can_be_noticed:
+            return False
+        if self._damaged_at is None:
+            self._damaged_at = now
+        users = self._plan.topology.users_of(ruined)
+        return users.isdisjoint(self._crew.members) or now - self._damaged_at > _DAMAGE_SECONDS
 
     def _sources_finished(self) -> bool:
-        return all(self._crew.is_finished(role.name) for role in self._plan.topology.sources)
+        return all(self._crew.has_sent_all(role.name) for role in self._plan.topology.sources)
 
     def _end_queues(self) -> None:
-        """Shut down each queue whose producers have all come to their end: its consumers drain it and end too."""
+        """End each queue whose producers have all come to their end: its consumers drain it and end too."""
+        if self._striker.has_stopped:
+            return
         for edge in self._plan.topology.edges:
-            queue = self._queues[edge.name]
-            if self._crew.is_finished(edge.source) and not queue.stats().is_shutdown:
-                queue.shutdown()
+            if self._crew.has_sent_all(edge.source):
+                self._network.end(edge.name)
 
-    def _snapshot(self, seconds: float) -> Snapshot:
+    def _look(self, seconds: float) -> Snapshot:
         roles = [role.name for role in self._plan.topology.roles]
-        records = self._crew.records
-        return Snapshot(
+        alive, kills = dict.fromkeys(roles, 0), dict.fromkeys(roles, 0)
+        for member in self._crew.members.values():
+            alive[member.record.role] += 1
+            kills[member.record.role] += member.record.killed_ns is not None
+        for record in self._crew.ended:
+            kills[record.role] += record.killed_ns is not None
+        snapshot = Snapshot(
             seconds=seconds,
-            gauges={name: Gauge.of(queue.stats()) for name, queue in self._queues.items()},
-            alive={role: sum(member.record.role == role for member in self._crew.members.values()) for role in roles},
-            kills={role: sum(one.role == role and one.killed_ns is not None for one in records) for role in roles},
+            gauges=self._network.gauges(ask=not self._striker.has_stopped),
+            alive=alive,
+            kills=kills,
+            blows=len(self._striker.blows),
         )
+        self._publish(snapshot)
+        self._view.show(snapshot)
+        self._looks += 1
+        if not self._looks % self._stride:
+            self._series.append(snapshot)
+            if len(self._series) > SERIES_AT_MOST:
+                del self._series[::2]
+                self._stride *= 2
+        return snapshot
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        """Write what only we know where others can watch."""
+        layout, cells = self._network.layout, self._network.meters.cells
+        cells[layout.blows] = snapshot.blows
+        for role, alive in snapshot.alive.items():
+            cells[layout.alive[role]] = alive
+            cells[layout.struck[role]] = self._striker.struck[role]
+        for edge, gauge in snapshot.gauges.items():
+            for cell, waited in zip(layout.waited[edge], (gauge.put_waited_ns, gauge.get_waited_ns), strict=True):
+                cells[cell] = 0 if waited is None else waited + 1
 
     def _where_everyone_is(self) -> str:
         """For a run that hangs: each queue with who holds or waits for what, and each process with its stack."""
-        lines = []
-        for name, queue in self._queues.items():
-            stats = queue.stats()
-            lines.append(
-                f"queue {name}: {stats.depth} queued, {stats.leased} leased, {stats.put_waiters} waiting to put, "
-                f"{stats.get_waiters} waiting to take, inside put: thread {stats.put_lock_owner}, "
-                f"inside take: thread {stats.get_lock_owner}"
-            )
+        lines = self._network.told()
         self._crew.ask_where()
         until = monotonic() + _ANSWER_SECONDS  # who is stopped does not answer at all
         members = self._crew.members.values()
@@ -255,22 +287,14 @@ class Conductor:
 class _Stall:
     """Notices when nothing moves any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._before: object = None
         self._since = monotonic()
 
-    def lasts(self, snapshot: Snapshot, now: float) -> bool:
+    def lasts(self, snapshot: Snapshot) -> bool:
         """Whether puts, takes and deaths have all been the same for too long."""
         moving = [(gauge.put, gauge.taken) for gauge in snapshot.gauges.values()], snapshot.kills, snapshot.alive
         if moving != self._before:
-            self._before, self._since = moving, now
-        return now - self._since > STALL_SECONDS
-
-
-def _figures(name: str, stats: RingStats) -> QueueFigures:
-    return QueueFigures(
-        name=name,
-        gauge=Gauge.of(stats),
-        latency_ns={label: stats.latency_ns(quantile) for label, quantile in QUANTILES.items()},
-        samples=stats.samples,
-    )
+            self._before, self._since = moving, monotonic()
+        return monotonic() - self._since > self._seconds

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 import selectors
 import signal
-import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, monotonic_ns
 
-from sage_sim.eventlog import last_operation
+from sage_sim.eventlog import Kind, last_operation
+from sage_sim.foreign import ForeignQueue, Luggage
 from sage_sim.history import Process
 from sage_sim.interruptions import Interruptions
+from sage_sim.lifeline import READY, SECONDS_TO_LEAVE
+from sage_sim.nurse import Nursery, SetupError
 from sage_sim.plan import Plan
 from sage_sim.topology import Role
-from sage_sim.worker import SECONDS_TO_LEAVE, Assignment
 
 STDERR_SHOWN_BYTES = 2000
-
-
-class SetupError(Exception):
-    """The run could not begin; the text says what is missing."""
 
 
 @dataclass(kw_only=True)
@@ -38,6 +34,7 @@ class Slot:
     start: int = 0
     repeats: int = 0
     finished: bool = False
+    all_sent: bool = False
 
     @property
     def name(self) -> str:
@@ -46,12 +43,32 @@ class Slot:
 
 
 @dataclass(kw_only=True)
+class Child:
+    """
+    A child process.
+
+    Attributes:
+        pid: Its id.
+        word: Descriptor on which it waits for the word to go; -1 once it was said.
+    """
+
+    pid: int
+    word: int
+
+    def close(self) -> None:
+        """Say nothing more."""
+        if self.word >= 0:
+            os.close(self.word)
+            self.word = -1
+
+
+@dataclass(kw_only=True)
 class Member:
     """A process that was started and not yet reaped."""
 
     slot: Slot
     record: Process
-    child: subprocess.Popen[bytes]
+    child: Child
     pidfd: int
 
     @property
@@ -68,10 +85,15 @@ class Crew:
         plan: What they do.
         plan_path: Where they read it.
         folder: Where their logs and state go.
+        carried: Queues that have to come along with each process, by name.
     """
 
-    def __init__(self, plan: Plan, plan_path: Path, folder: Path) -> None:
+    def __init__(
+        self, plan: Plan, plan_path: Path, folder: Path, carried: Mapping[str, ForeignQueue] | None = None
+    ) -> None:
         self._plan = plan
+        self._nursery = Nursery(folder)
+        self._carried = dict(carried or {})
         self._plan_path = plan_path
         self._folder = folder
         self.slots = [Slot(role=role, index=index) for role in plan.topology.roles for index in range(role.count)]
@@ -83,7 +105,8 @@ class Crew:
         """Of those reaped, by role: user and system time."""
         self._selector = selectors.DefaultSelector()
         self._numbers = 0
-        self._deadline_ns: int | None = None
+        self._word: bytes | None = None
+        self._held: frozenset[str] = frozenset()
 
     # -- Start --------------------------------------------------------------------------------------------------------
 
@@ -103,6 +126,8 @@ class Crew:
         """
         self._selector.register(wake, selectors.EVENT_READ)
         for slot in self.slots:
+            if wake.first is not None:
+                return False
             self._start(slot)
         until = monotonic() + seconds
         while not all(member.is_ready for member in self.members.values()):
@@ -115,11 +140,27 @@ class Crew:
                 return False
         return True
 
-    def go(self, deadline_ns: int) -> None:
-        """Let everyone work; sources stop making items at the deadline."""
-        self._deadline_ns = deadline_ns
+    def go(self, begin_ns: int, deadline_ns: int, held: Iterable[str] = ()) -> None:
+        """
+        Let everyone work.
+
+        Args:
+            begin_ns: This moment; planned loads begin with it.
+            deadline_ns: When sources stop making items.
+            held: Roles that wait until `release`.
+        """
+        self._word = b"%d %d\n" % (begin_ns, deadline_ns)
+        self._held = frozenset(held)
         for member in self.members.values():
-            self._say_go(member)
+            if member.slot.role.name not in self._held:
+                self._say_go(member)
+
+    def release(self) -> None:
+        """Let those work that were held."""
+        held, self._held = self._held, frozenset()
+        for member in self.members.values():
+            if member.slot.role.name in held:
+                self._say_go(member)
 
     def respawn(self, slot: Slot) -> None:
         """Put a new process into the slot of a dead one."""
@@ -142,54 +183,45 @@ class Crew:
         self.members[slot.name] = member
         self._selector.register(pidfd, selectors.EVENT_READ, member)
         self._selector.register(ready, selectors.EVENT_READ, (ready, member))
-        if self._deadline_ns is not None:
+        if self._word is not None and slot.role.name not in self._held:
             self._say_go(member)
 
-    def _spawned(self, slot: Slot, name: str) -> tuple[subprocess.Popen[bytes], int, int]:
+    def _spawned(self, slot: Slot, name: str) -> tuple[Child, int, int]:
         """Start one process; it, a descriptor that tells its end, and one on which it says that it is ready."""
-        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        with ExitStack() as on_failure:
+        luggage = Luggage(self._carried) if self._carried else None
+        order = {
+            "plan": str(self._plan_path),
+            "folder": str(self._folder),
+            "role": slot.role.name,
+            "index": slot.index,
+            "incarnation": slot.incarnations,
+            "number": self._numbers,
+            "start": slot.start,
+            "repeats": slot.repeats,
+            "conductor": os.getpid(),
+            "carried": "" if luggage is None else base64.b64encode(luggage.packed).decode(),
+            "carried_descriptors": [] if luggage is None else luggage.descriptors,
+        }
+        with ExitStack() as theirs, ExitStack() as on_failure:
+            words = theirs.enter_context(self._words_of(name).open("xb"))
+            word_read, word_write = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, word_read)
+            on_failure.callback(os.close, word_write)
+            ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, ready_write)
             on_failure.callback(os.close, ready_read)
-            try:
-                child = self._popen(slot, name, ready_write)
-            finally:
-                os.close(ready_write)
-            on_failure.callback(child.wait)
-            on_failure.callback(child.kill)
-            pidfd = os.pidfd_open(child.pid)
+            carried = [] if luggage is None else luggage.descriptors
+            pid = self._nursery.born(order, [word_read, words.fileno(), ready_write, *carried])
+            pidfd = os.pidfd_open(pid)
             on_failure.pop_all()
-        return child, pidfd, ready_read
-
-    def _popen(self, slot: Slot, name: str, ready: int) -> subprocess.Popen[bytes]:
-        assignment = Assignment(
-            plan=str(self._plan_path),
-            folder=str(self._folder),
-            role=slot.role.name,
-            index=slot.index,
-            incarnation=slot.incarnations,
-            number=self._numbers,
-            start=slot.start,
-            repeats=slot.repeats,
-            conductor=os.getpid(),
-            ready=ready,
-        )
-        with self._words_of(name).open("xb") as words:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "sage_sim.worker", json.dumps(asdict(assignment))],
-                stdin=subprocess.PIPE,
-                stdout=words,
-                stderr=words,
-                pass_fds=(ready,),
-                process_group=0,  # Ctrl-C at the terminal reaches us alone
-            )
+        return Child(pid=pid, word=word_write), pidfd, ready_read
 
     def _say_go(self, member: Member) -> None:
-        assert member.child.stdin is not None
         try:
-            member.child.stdin.write(b"%d\n" % (self._deadline_ns or 0))
-            member.child.stdin.close()
+            os.write(member.child.word, self._word or b"")
         except BrokenPipeError:
             return  # it is dead already; reap() will tell
+        member.child.close()
 
     # -- Watch --------------------------------------------------------------------------------------------------------
 
@@ -200,24 +232,30 @@ class Crew:
             if isinstance(key.data, Member):
                 ended.append(key.data)
             elif key.data is not None:
-                ready, member = key.data
-                if os.read(ready, 1):  # nothing: it died before
-                    member.record = replace(member.record, ready_ns=monotonic_ns())
-                self._selector.unregister(ready)
-                os.close(ready)
+                self._hear(*key.data)
         return ended
+
+    def _hear(self, told: int, member: Member) -> None:
+        """Read what a process says: that it is ready, and of a source, that it has sent everything."""
+        said = os.read(told, 2)
+        if not said:  # it ended
+            self._selector.unregister(told)
+            os.close(told)
+            return
+        if said[:1] == READY and not member.is_ready:
+            member.record = replace(member.record, ready_ns=monotonic_ns())
+            said = said[1:]
+        member.slot.all_sent = member.slot.all_sent or bool(said)
 
     def reap(self, ended: Iterable[Member]) -> list[Member]:
         """Take note of how those processes ended, and let the kernel forget them."""
         reaped = []
         for member in ended:
             _, status, usage = os.wait4(member.child.pid, 0)
-            member.child.returncode = os.waitstatus_to_exitcode(status)
-            member.record = replace(member.record, exit_ns=monotonic_ns(), status=member.child.returncode)
+            member.record = replace(member.record, exit_ns=monotonic_ns(), status=os.waitstatus_to_exitcode(status))
             self._selector.unregister(member.pidfd)
             os.close(member.pidfd)
-            if member.child.stdin is not None and not member.child.stdin.closed:
-                member.child.stdin.close()
+            member.child.close()
             del self.members[member.slot.name]
             self.ended.append(member.record)
             self.cpu_seconds[member.record.role] += usage.ru_utime + usage.ru_stime
@@ -229,13 +267,15 @@ class Crew:
         """Find out where the next process of a source has to go on."""
         slot = member.slot
         slot.finished = member.record.status == 0
-        outputs = self._plan.topology.outputs_of(slot.role.name)
-        if slot.finished or self._plan.topology.input_of(slot.role.name) is not None:
+        topology = self._plan.topology
+        if slot.finished or not topology.is_source(slot.role.name):
             return
-        last = last_operation(self.log_of(member.record), member.record.number)
+        last = last_operation(self.log_of(member.record), member.record.number, Kind.PUT)
         if last is None:
             return
-        if last.ended and last.edge == self._plan.topology.edges.index(outputs[-1]):
+        outputs = topology.outputs_of(slot.role.name)
+        is_whole = slot.role.send == "deal" or topology.edges[topology.lines[last.edge].edge] is outputs[-1]
+        if last.ended and is_whole:
             slot.start, slot.repeats = last.sequence + 1, 0
         else:
             slot.repeats = slot.repeats + 1 if last.sequence == slot.start else 1
@@ -244,6 +284,10 @@ class Crew:
     def is_finished(self, role: str) -> bool:
         """Whether all slots of a role came to their own end."""
         return all(slot.finished for slot in self.slots if slot.role.name == role)
+
+    def has_sent_all(self, role: str) -> bool:
+        """Whether nothing more comes from a role: all its slots finished, or they are sources that wait for replies."""
+        return all(slot.finished or slot.all_sent for slot in self.slots if slot.role.name == role)
 
     # -- End ----------------------------------------------------------------------------------------------------------
 
@@ -261,7 +305,8 @@ class Crew:
         """End everyone who is left: in good order if they can, and by force if not."""
         for member in self.members.values():
             member.record = replace(member.record, stopped=True)
-            signal.pidfd_send_signal(member.pidfd, signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                signal.pidfd_send_signal(member.pidfd, number)
         until = monotonic() + SECONDS_TO_LEAVE
         while self.members and monotonic() < until:
             self._reap_within(until - monotonic())
@@ -276,6 +321,7 @@ class Crew:
             if isinstance(key.data, tuple):
                 os.close(key.data[0])
         self._selector.close()
+        self._nursery.close()
 
     def _reap_within(self, seconds: float) -> None:
         children = selectors.DefaultSelector()

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from sage_sim.message import Message
 
-_RECORD = struct.Struct("=QQQQIIBBB4xB")
+_RECORD = struct.Struct("=QQQQQIIHBBHxB")
 _MOMENT = struct.Struct("@Q")
-_ENDED_AT, _KIND_AT = 8, 47
+_ENDED_AT, _KIND_AT = 8, 55
 assert _RECORD.size == _KIND_AT + 1
 
 _GROWTH_BYTES = 16384 * _RECORD.size
@@ -46,17 +46,21 @@ class Operation(NamedTuple):
     begin_ns: int
     """Moment on the monotonic clock, the same for all processes of the host."""
     end_ns: int
-    """The same, or 0: it never ended, because the process was killed or stopped before."""
+    """The same; 0: it never ended, because the process was killed or stopped before; `SETTLING`: perhaps it did."""
+    due_ns: int
+    """When the source was to send the item; 0 when the message does not say."""
     sequence: int
     hop: int
     origin: int
     sender: int
     edge: int
-    """Index of the edge in the topology."""
+    """Index of the queue in the topology."""
     attempt: int
     """Of a take: how often the item was leased before; above 0 it is a redelivery."""
     flags: int
     """Bits: `REPEATED` and `DAMAGED`."""
+    lane: int
+    """Which of the copies of the item it was."""
     kind: int
     process: int
     """Number of the process that did it."""
@@ -64,9 +68,11 @@ class Operation(NamedTuple):
     @property
     def ended(self) -> bool:
         """Whether it returned."""
-        return self.end_ns != 0
+        return self.end_ns > SETTLING
 
 
+SETTLING = 1
+"""In place of the end of a take: the process was about to ack, and nobody knows whether it still did."""
 REPEATED = 1
 """The message says that an earlier copy of its item may exist."""
 DAMAGED = 2
@@ -74,7 +80,13 @@ DAMAGED = 2
 
 
 EXIT_NO_ROOM = 74
-"""Exit code of a process that met `LogFullError`."""
+"""Exit code of a process for which the disk had no room."""
+
+
+EXIT_DAMAGED = 75
+"""Exit code of a process that found a queue damaged, or gone."""
+EXIT_STARVED = 76
+"""Exit code of a process to which the system refused memory, descriptors or room."""
 
 
 class LogFullError(OSError):
@@ -103,6 +115,7 @@ class EventLog:
             at,
             monotonic_ns(),
             0,
+            message.due_ns,
             message.sequence,
             message.hop,
             message.origin,
@@ -110,11 +123,16 @@ class EventLog:
             edge,
             attempt,
             flags,
+            message.lane,
             0,
         )
         self._map[at + _KIND_AT] = kind  # from here on it counts
         self._at = at + _RECORD.size
         return at
+
+    def settle(self, at: int) -> None:
+        """Record that the take at that place is about to be acked."""
+        _MOMENT.pack_into(self._map, at + _ENDED_AT, SETTLING)
 
     def end(self, at: int) -> None:
         """Record that the operation at that place ended now."""
@@ -147,8 +165,8 @@ def read_log(path: Path, process: int) -> Iterator[Operation]:
         yield Operation._make((*fields, process))
 
 
-def last_operation(path: Path, process: int) -> Operation | None:
-    """The last one in a log, found without reading all of it; None when there is none."""
+def last_operation(path: Path, process: int, kind: Kind | None = None) -> Operation | None:
+    """The last one in a log, of that kind if one is given, found without reading all of it; None when there is none."""
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -163,4 +181,9 @@ def last_operation(path: Path, process: int) -> Operation | None:
                 low = middle + 1
             else:
                 high = middle
-        return Operation._make((*_RECORD.unpack(record(low - 1)), process)) if low else None
+        while low:
+            found = Operation._make((*_RECORD.unpack(record(low - 1)), process))
+            if kind is None or found.kind == kind:
+                return found
+            low -= 1
+        return None

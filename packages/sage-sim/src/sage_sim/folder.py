@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 RUNS = Path("sage-sim-runs")
 """Where runs go when nobody says."""
+_PASSING, _LOCK = "sage-sim-", "in-use"
 
 
 class RunFolder:
@@ -34,6 +40,11 @@ class RunFolder:
     def plan(self) -> Path:
         """What the run was told to do."""
         return self.path / "plan.json"
+
+    @property
+    def scenario(self) -> Path:
+        """What the user asked for; `sage-sim run` takes it as a topology file."""
+        return self.path / "scenario.json"
 
     @property
     def work(self) -> Path:
@@ -62,3 +73,30 @@ class RunFolder:
                 continue
             return path
         raise AssertionError("count() has no end")
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """A folder that goes with the block; or by `remove_passed`, if this process is killed."""
+    place = TemporaryDirectory(prefix=_PASSING)
+    unfinished = Path(place.name, "begins")
+    with unfinished.open("xb") as lock, place:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        unfinished.rename(Path(place.name, _LOCK))  # from here on, whoever looks finds it locked
+        yield Path(place.name)
+
+
+def remove_passed() -> list[str]:
+    """Remove the folders of this user whose owners were killed, and return their paths; those in use stay."""
+    removed = []
+    for path in sorted(Path(gettempdir()).glob(f"{_PASSING}*/{_LOCK}")):
+        folder = path.parent
+        try:
+            if path.lstat().st_uid == folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
+                with path.open("rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                removed.append(str(folder))
+        except (BlockingIOError, FileNotFoundError):  # it is in use, or has just ended in good order
+            continue
+    return removed

@@ -9,9 +9,9 @@ class Message(NamedTuple):
     """
     One message; a plain tuple on the way.
 
-    Two identities make the accounts exact. The *item* (``origin``, ``sequence``) is the same from source to sink: by
-    it, loss and doubling are judged end to end. The *hop* (``sender``, ``hop``) is new on each queue: by it, each queue
-    is judged alone.
+    Two identities make the accounts exact. The *item* (``origin``, ``sequence``, ``lane``) is the same from source to
+    sink: by it, loss and doubling are judged end to end. The *hop* (``sender``, ``hop``) is new on each queue: by it,
+    each queue is judged alone.
     """
 
     origin: int
@@ -26,6 +26,10 @@ class Message(NamedTuple):
     """Place among what its sender put into this queue, from 0 without gaps."""
     payload: object
     """What the workload made."""
+    lane: int = 0
+    """Which of the copies of the item this is; where it will be copied further, the first of those copies."""
+    due_ns: int = 0
+    """When the source was to send the item, on the monotonic clock."""
 
     @property
     def marked(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from functools import partial
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sage_sim import checkers
-from sage_sim.accounts import Account, edge_accounts, item_account
+from sage_sim.accounts import Account, edge_accounts, item_account, merged
 from sage_sim.checkers import Finding, Verdict
-from sage_sim.conductor import Ending, Outcome
-from sage_sim.eventlog import read_log
+from sage_sim.eventlog import EXIT_NO_ROOM, read_log
 from sage_sim.faults import Faults
 from sage_sim.history import EdgeEnds, History, write_history
+from sage_sim.outcome import Ending, Outcome
 from sage_sim.plan import Plan
-from sage_sim.workloads import WORKLOADS, Answer, WorkloadSettings
+from sage_sim.promises import REDELIVERING
+from sage_sim.workloads import WORKLOADS, Answer, Workload, WorkloadSettings
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
 
 class ExitCode(IntEnum):
@@ -36,6 +40,20 @@ class ExitCode(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gates:
+    """
+    How fast a run has to be; None: as it comes.
+
+    Attributes:
+        lowest_rate: Items per second that have to come to their end.
+        highest_p99_ms: Milliseconds that 99 % of the items may take, from the moment due to their end.
+    """
+
+    lowest_rate: float | None = None
+    highest_p99_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """
     Everything that a run showed.
@@ -44,8 +62,10 @@ class Results:
         plan: What was done.
         faults: What was broken.
         outcome: How it went.
-        queues: The books of each queue, by name.
+        queues: The books of each edge, over all its queues, by name.
         items: The books of the whole way.
+        waits_ns: How long messages took in the queues of each edge, by quantile; None without a figure.
+        latency_ns: How long items took from the moment they were due to their end; likewise.
         answer: Whether the work was done right.
         findings: What the checkers found.
         verdict: The worst of it.
@@ -60,6 +80,8 @@ class Results:
     outcome: Outcome
     queues: dict[str, Account]
     items: Account
+    waits_ns: dict[str, dict[str, int | None]]
+    latency_ns: dict[str, int | None]
     answer: Answer
     findings: tuple[Finding, ...]
     verdict: Verdict
@@ -70,11 +92,14 @@ class Results:
 
     @property
     def exit_code(self) -> int:
-        """A run that hung or was interrupted says so first; otherwise the verdict speaks."""
+        """A run that hung, was interrupted, or had no room says so first; otherwise the verdict speaks."""
         if self.outcome.ending is Ending.HUNG:
             return ExitCode.HANG
         if self.outcome.ending is Ending.INTERRUPTED:
             return ExitCode.INTERRUPTED
+        lacks_room = any(process.status == EXIT_NO_ROOM for process in self.outcome.processes)
+        if self.verdict is Verdict.UNKNOWN and lacks_room:
+            return ExitCode.ENVIRONMENT
         return {
             Verdict.VALID: ExitCode.PASS,
             Verdict.INVALID: ExitCode.CHECK_FAILED,
@@ -88,51 +113,74 @@ class Results:
 
     def as_dict(self) -> dict[str, Any]:
         """The form of ``results.json``."""
+        plan, outcome = self.plan, self.outcome
         return {
-            "version": 1,
+            "version": 2,
             "verdict": self.verdict.value,
             "exit_code": int(self.exit_code),
-            "ending": self.outcome.ending.value,
+            "ending": outcome.ending.value,
             "command": self.command,
             "folder": str(self.folder),
             "started": self.started,
-            "seconds": round(self.outcome.seconds, 3),
-            "seed": self.plan.seed,
+            "seconds": round(outcome.seconds, 3),
+            "seed": plan.seed,
+            "topology": plan.topology.name,
+            "processes": plan.topology.processes,
+            "queue_count": plan.topology.queues,
+            "load": asdict(plan.load),
+            "backlog": outcome.backlog,
             "faults": None if self.faults is None else str(self.faults),
+            "blows": [asdict(blow) for blow in outcome.blows],
+            "puts_refused": outcome.refused,
             "machine": self.machine,
             "answer": asdict(self.answer),
-            "items": _account_fields(self.items, self.outcome.ending),
-            "queues": [
-                {
-                    "name": figures.name,
-                    **_account_fields(self.queues[figures.name], self.outcome.ending),
-                    "latency_us": {
-                        label: None if latency is None else latency / 1000
-                        for label, latency in figures.latency_ns.items()
-                    },
-                    "latency_samples": figures.samples,
-                    "high_water": figures.gauge.high_water,
-                    "put_waited_seconds": figures.gauge.put_waited_ns / 1e9,
-                    "take_waited_seconds": figures.gauge.get_waited_ns / 1e9,
-                }
-                for figures in self.outcome.queues
-            ],
+            "items": {**_account_fields(self.items, outcome.ending), "latency_us": _microseconds(self.latency_ns)},
+            "queues": [self._edge_fields(edge.name) for edge in plan.topology.edges],
             "roles": [
                 {
                     "name": role.name,
                     "processes": role.count,
                     "killed": self.deaths[role.name],
-                    "cpu_seconds": round(self.outcome.cpu_seconds[role.name], 3),
+                    "cpu_seconds": round(outcome.cpu_seconds[role.name], 3),
                 }
-                for role in self.plan.topology.roles
+                for role in plan.topology.roles
+            ],
+            "series": [
+                {
+                    "seconds": round(moment.seconds, 2),
+                    "blows": moment.blows,
+                    "queues": {name: [gauge.put, gauge.taken] for name, gauge in moment.gauges.items()},
+                }
+                for moment in outcome.series
             ],
             "findings": [{**asdict(finding), "verdict": finding.verdict.value} for finding in self.findings],
-            "trouble": self.outcome.trouble,
+            "trouble": outcome.trouble,
+        }
+
+    def _edge_fields(self, name: str) -> dict[str, Any]:
+        edge = next(edge for edge in self.plan.topology.edges if edge.name == name)
+        gauge, account = self.outcome.gauges[name], self.queues[name]
+        return {
+            "name": name,
+            "source": edge.source,
+            "target": edge.target,
+            "kind": edge.kind,
+            "spread": edge.spread,
+            **_account_fields(account, self.outcome.ending),
+            "latency_us": _microseconds(self.waits_ns[name]),
+            "latency_samples": len(account.waits_ns),
+            "high_water": gauge.high_water,
+            "put_waited_seconds": None if gauge.put_waited_ns is None else gauge.put_waited_ns / 1e9,
+            "take_waited_seconds": None if gauge.get_waited_ns is None else gauge.get_waited_ns / 1e9,
         }
 
     def write(self, path: Path) -> None:
         """Write ``results.json``."""
         path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _microseconds(waits_ns: dict[str, int | None]) -> dict[str, float | None]:
+    return {label: None if wait is None else wait / 1000 for label, wait in waits_ns.items()}
 
 
 def _account_fields(account: Account, ending: Ending) -> dict[str, Any]:
@@ -166,6 +214,7 @@ def judge(
     command: str,
     machine: dict[str, object],
     started: str,
+    gates: Gates | None = None,
 ) -> Results:
     """
     Run every checker over what the processes recorded, and write the history.
@@ -179,6 +228,7 @@ def judge(
         command: What repeats the run.
         machine: What it ran on.
         started: When, in UTC.
+        gates: How fast it has to be.
     """
     history = history_of(plan, outcome, work)
     write_history(
@@ -187,19 +237,23 @@ def judge(
         [read_log(work / f"{one.number}.log", one.number) for one in outcome.processes],
     )
     books, items = edge_accounts(history), item_account(history)
-    answer = _answer(plan, outcome, history, items, work)
+    queues = {
+        edge.name: merged(books[at] for at, line in enumerate(plan.topology.lines) if line.edge == number)
+        for number, edge in enumerate(plan.topology.edges)
+    }
+    workload = _workload(plan)
+    answer = _answer(plan, workload, outcome, items, work)
+    latency_ns = dict(zip(QUANTILES, items.waits(*QUANTILES.values()), strict=True))
     findings = (
-        checkers.check_loss(history, books, items),
-        checkers.check_duplicates(history, books, items),
-        checkers.check_order(history, books, items),
-        checkers.check_unexpected(history, books, items),
-        checkers.check_redeliveries(history, books),
+        *_checks(history, books, items, outcome),
+        *_fault_checks(plan, history, faults, outcome),
+        *([checkers.check_keys(history, workload.key)] if any(edge.keyed for edge in history.edges) else []),
         checkers.check_deaths(history),
-        *([checkers.check_faults(history)] if faults is not None else []),
         checkers.check_progress(items),
         checkers.check_leftovers(
             outcome.leftovers, [process.name for process in outcome.processes if process.status is None]
         ),
+        *_speed_checks(items, latency_ns, gates),
         _result_finding(answer),
         _end_finding(outcome),
     )
@@ -207,8 +261,13 @@ def judge(
         plan=plan,
         faults=faults,
         outcome=outcome,
-        queues={edge.name: account for edge, account in zip(plan.topology.edges, books, strict=True)},
+        queues=queues,
         items=items,
+        waits_ns={
+            name: dict(zip(QUANTILES, account.waits(*QUANTILES.values()), strict=True))
+            for name, account in queues.items()
+        },
+        latency_ns=latency_ns,
         answer=answer,
         findings=findings,
         verdict=checkers.overall(findings),
@@ -221,22 +280,75 @@ def judge(
     return results
 
 
-def history_of(plan: Plan, outcome: Outcome, work: Path) -> History:
-    """The history of a run, read from the logs of its processes."""
-    logs = [partial(read_log, work / f"{one.number}.log", one.number) for one in outcome.processes]
-    return History(
-        edges=tuple(EdgeEnds(name=edge.name, source=edge.source, target=edge.target) for edge in plan.topology.edges),
-        processes=outcome.processes,
-        read=lambda: chain.from_iterable(log() for log in logs),
-        drained=outcome.ending is Ending.COMPLETE,
+def _checks(history: History, books: list[Account], items: Account, outcome: Outcome) -> Iterator[Finding]:
+    cuts = sum(blow.kind in REDELIVERING for blow in outcome.blows)
+    if outcome.ending is not Ending.DAMAGED:  # whoever lost a queue lost what was in it
+        yield checkers.check_loss(history, books, items)
+    yield checkers.check_duplicates(history, books, items)
+    yield checkers.check_order(history, books, items)
+    yield checkers.check_unexpected(history, books, items)
+    yield checkers.check_redeliveries(history, books, cuts)
+
+
+def _fault_checks(plan: Plan, history: History, faults: Faults | None, outcome: Outcome) -> Iterator[Finding]:
+    if faults is None:
+        return
+    asked = list(dict.fromkeys(fault.kind for fault in faults.each))
+    yield checkers.check_faults(history, asked, [blow.kind for blow in outcome.blows], seconds=outcome.seconds)
+    for queue in sorted({queue for blow in outcome.blows for queue in blow.ruined}):
+        yield checkers.check_damage(history, queue, plan.topology.users_of([queue]))
+
+
+def _speed_checks(items: Account, latency_ns: dict[str, int | None], gates: Gates | None) -> Iterator[Finding]:
+    if gates is None or gates == Gates():
+        return
+    p99 = latency_ns["p99"]
+    yield checkers.check_gates(
+        items.rate,
+        None if p99 is None else p99 / 1e6,
+        lowest_rate=gates.lowest_rate,
+        highest_p99_ms=gates.highest_p99_ms,
     )
 
 
-def _answer(plan: Plan, outcome: Outcome, history: History, items: Account, work: Path) -> Answer:
+def history_of(plan: Plan, outcome: Outcome, work: Path) -> History:
+    """The history of a run, read from the logs of its processes."""
+    logs = [partial(read_log, work / f"{one.number}.log", one.number) for one in outcome.processes]
+    topology = plan.topology
+    edges = []
+    for line in topology.lines:
+        edge = topology.edges[line.edge]
+        edges.append(
+            EdgeEnds(
+                name=line.name,
+                source=edge.source,
+                target=edge.target,
+                edge=edge.name,
+                weight=topology.weight(edge),
+                reply=edge.reply,
+                keyed=edge.routing == "key" and line.target is not None,
+            )
+        )
+    return History(
+        edges=tuple(edges),
+        processes=outcome.processes,
+        read=lambda: chain.from_iterable(log() for log in logs),
+        drained=outcome.ending is Ending.COMPLETE,
+        arrivals=plan.arrivals(),
+        from_ns=outcome.begin_ns + int(plan.warmup_seconds * 1e9) if plan.warmup_seconds else 0,
+    )
+
+
+def _workload(plan: Plan) -> Workload:
+    return WORKLOADS[plan.workload](WorkloadSettings(seed=plan.seed, payload=plan.payload, text=plan.text))
+
+
+def _answer(plan: Plan, workload: Workload, outcome: Outcome, items: Account, work: Path) -> Answer:
     """Let the workload compare its result, which needs a run that came to its end."""
+    if outcome.ending is Ending.DAMAGED:
+        return Answer(right=True, sentence="none, as a queue was damaged on purpose")
     if outcome.ending is not Ending.COMPLETE:
         return Answer(right=None, sentence="not compared: the run did not come to its own end")
-    workload = WORKLOADS[plan.workload](WorkloadSettings(seed=plan.seed, payload_bytes=plan.payload_bytes))
     slots = [f"{role.name}-{index}" for role in plan.topology.sinks for index in range(role.count)]
     return workload.judge(work, slots, [items.produced.get(origin, 0) for origin in range(plan.origins)])
 
@@ -248,8 +360,9 @@ def _result_finding(answer: Answer) -> Finding:
 
 def _end_finding(outcome: Outcome) -> Finding:
     """The stop completes: every process ended by itself once the sources were done."""
+    as_planned = outcome.ending in (Ending.COMPLETE, Ending.DAMAGED)
     return Finding(
         check="came to its end",
-        verdict=Verdict.VALID if outcome.ending is Ending.COMPLETE else Verdict.UNKNOWN,
+        verdict=Verdict.VALID if as_planned else Verdict.UNKNOWN,
         sentence=f"{outcome.ending.value} after {outcome.seconds:.1f} seconds",
     )

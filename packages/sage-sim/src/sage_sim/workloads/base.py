@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from sage_sim.message import Message
+from sage_sim.payload import Payload, place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +20,13 @@ class WorkloadSettings:
 
     Attributes:
         seed: Decides everything that looks random.
-        payload_bytes: Size of payloads, for workloads that make them up.
+        payload: Size, form and keys of items, for workloads that make them up.
+        text: A file whose lines are the items, for workloads that take them from one; None for that of the package.
     """
 
     seed: int
-    payload_bytes: int
+    payload: Payload
+    text: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,14 @@ class Workload(ABC):
 
     def __init__(self, settings: WorkloadSettings) -> None:
         self.settings = settings
+
+    @cached_property
+    def _keys(self) -> tuple[int, ...]:
+        return self.settings.payload.drawn_keys(self.settings.seed)
+
+    def key(self, origin: int, sequence: int) -> int:
+        """The key of an item, by which a queue of several is chosen; the same in every process."""
+        return self._keys[place_of(origin, sequence)]
 
     @abstractmethod
     def payloads(self, origin: int, start: int) -> Iterator[object]:

@@ -7,10 +7,8 @@ from pathlib import Path
 from random import Random
 
 from sage_sim.message import Message
+from sage_sim.payload import TABLE, dressed, place_of, undressed
 from sage_sim.workloads.base import Answer, Sink, Workload, WorkloadSettings
-
-STRETCH = 4093
-"""Distinct payloads before they repeat; prime, so that neighbours of different origins differ."""
 
 
 class Blobs(Workload):
@@ -20,18 +18,20 @@ class Blobs(Workload):
 
     def __init__(self, settings: WorkloadSettings) -> None:
         super().__init__(settings)
-        self._stretch = Random(settings.seed).randbytes(STRETCH + settings.payload_bytes)
+        self._form = settings.payload.form
+        self._sizes = settings.payload.sizes(settings.seed)
+        self._stretch = Random(settings.seed).randbytes(TABLE + max(self._sizes))
 
-    def payload(self, origin: int, sequence: int) -> bytes:
-        """What the item must contain."""
-        start = (sequence + 997 * origin) % STRETCH
-        return self._stretch[start : start + self.settings.payload_bytes]
+    def content(self, origin: int, sequence: int) -> bytes:
+        """The bytes of the item."""
+        start = place_of(origin, sequence)
+        return self._stretch[start : start + self._sizes[start]]
 
-    def payloads(self, origin: int, start: int) -> Iterator[bytes]:
+    def payloads(self, origin: int, start: int) -> Iterator[object]:
         """See `Workload.payloads`."""
-        sequence = start
+        sequence, form = start, self._form
         while True:
-            yield self.payload(origin, sequence)
+            yield dressed(form, self.content(origin, sequence), sequence)
             sequence += 1
 
     def transform(self, payload: object) -> object:
@@ -40,7 +40,7 @@ class Blobs(Workload):
 
     def intact(self, message: Message) -> bool:
         """Compare every byte."""
-        return message.payload == self.payload(message.origin, message.sequence)
+        return undressed(self._form, message.payload) == self.content(message.origin, message.sequence)
 
     def sink(self, folder: Path, slot: str, incarnation: int) -> Sink:
         """See `Workload.sink`."""
@@ -48,8 +48,9 @@ class Blobs(Workload):
 
     def judge(self, folder: Path, slots: Sequence[str], produced: Sequence[int]) -> Answer:
         """Nothing beyond the item by item comparison, whose failures are in the history."""
-        size = self.settings.payload_bytes
-        return Answer(right=True, sentence=f"{sum(produced):,} payloads of {size:,} bytes, each compared on arrival")
+        low, high = min(self._sizes), max(self._sizes)
+        size = f"{high:,}" if low == high else f"{low:,} to {high:,}"
+        return Answer(right=True, sentence=f"{sum(produced):,} payloads of {size} bytes, each compared on arrival")
 
 
 class _Drain(Sink):

@@ -38,7 +38,10 @@ class WordCount(Workload):
 
     def __init__(self, settings: WorkloadSettings) -> None:
         super().__init__(settings)
-        self._lines = [line for line in TEXT.read_text(encoding="utf-8").splitlines() if line]
+        text = TEXT if settings.text is None else Path(settings.text)
+        self._lines = [line for line in text.read_text(encoding="utf-8").splitlines() if line]
+        if not self._lines:
+            raise ValueError(f"{text} has no line with anything in it")
 
     def payloads(self, origin: int, start: int) -> Iterator[str]:
         """See `Workload.payloads`; each reader goes through the whole text in an order of its own."""
