@@ -6,13 +6,12 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from sim_runs import COMMAND, WATCHDOG_SECONDS, broken_checks, checks_of, results_of, run, wait_until
 
 from sage_qd import SageQueueDescriptor
 from sage_qd.ring import list_segments
@@ -21,8 +20,6 @@ from sage_sim.channels import NAMESPACE
 from sage_sim.checkers import check_duplicates, check_loss, check_order
 from sage_sim.history import read_history
 
-COMMAND = [sys.executable, "-P", "-m", "sage_sim"]
-WATCHDOG_SECONDS = 120
 NO_END = ["--duration", "1000"]
 
 
@@ -35,37 +32,24 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert segments_of(tmp_path / "run") == []
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + WATCHDOG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "the watchdog ended the wait"
-        time.sleep(0.02)
-
-
 def workers_of(folder: Path) -> list[psutil.Process]:
-    """Those who work for a run, whoever their parent is."""
+    """Those who work for a run, whoever their parent is: they have the words of the nursery, and names of their own."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "name"]):
         words = process.info["cmdline"] or []
-        if "sage_sim.worker" in words and any(str(folder) in word for word in words):
+        if "sage_sim.nursery" in words and any(str(folder) in word for word in words):
             found.append(process)
     return found
+
+
+def workers_in(folder: Path, role: str) -> list[psutil.Process]:
+    return [process for process in workers_of(folder) if process.name().startswith(f"{role}-")]
 
 
 def segments_of(folder: Path) -> list[str]:
     plan = json.loads((folder / "plan.json").read_text())
     names = {SageQueueDescriptor.from_json(text).queue_id for text in plan["queues"].values()}
     return [info.path for info in list_segments(NAMESPACE) if info.name in names]
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "run", *words, "--out", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=WATCHDOG_SECONDS,
-        check=False,
-    )
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -86,27 +70,23 @@ def wait_for_progress(process: subprocess.Popen[str]) -> None:
     raise AssertionError("the run ended before it got anywhere")
 
 
-def results_of(folder: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return results
-
-
-def checks_of(results: dict[str, Any]) -> dict[str, str]:
-    return {finding["check"]: finding["verdict"] for finding in results["findings"]}
-
-
-@pytest.mark.parametrize("preset", ["pipeline", "fan-in", "fan-out"])
-def test_every_preset_is_valid_and_loses_nothing(preset: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("preset", "arrivals"),
+    [("pipeline", 1), ("fan-in", 1), ("fan-out", 1), ("diamond", 2), ("tree", 1), ("random-dag", 3)],
+)
+def test_every_preset_is_valid_and_loses_nothing(preset: str, arrivals: int, folder: Path) -> None:
     ended = run(folder, preset, "--items", "3000", "--seed", "5")
 
     results = results_of(folder)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert results["verdict"] == "valid"
-    assert (results["items"]["confirmed"], results["items"]["taken"]) == (3000, 3000)
+    assert (results["items"]["confirmed"], results["items"]["taken"]) == (3000 * arrivals, 3000 * arrivals)
     for books in (results["items"], *results["queues"]):
         assert (books["lost"], books["duplicated"], books["reordered"], books["redelivered"]) == (0, 0, 0, 0)
     assert ended.stdout.splitlines()[-1] == f"repeat   sage-sim run {preset} --seed 5 --items 3000"
-    assert sorted(path.name for path in folder.iterdir()) == ["history.jsonl", "plan.json", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("history.jsonl", "plan.json", "results.json", "scenario.json"),
+    ]
 
 
 def test_the_same_seed_gives_the_same_count_of_words(folder: Path, tmp_path: Path) -> None:
@@ -139,17 +119,10 @@ def test_kills_lose_nothing_and_double_nothing(preset: str, folder: Path) -> Non
     ("plant", "check"), [("lose", "nothing lost"), ("double", "nothing duplicated"), ("swap", "order kept")]
 )
 def test_a_broken_queue_is_found_out(plant: str, check: str, folder: Path) -> None:
-    ended = subprocess.run(
-        [*COMMAND, "run", "fan-in", "--items", "1000", "--producers", "2", "--out", str(folder)],
-        env=os.environ | {"PLANT": plant, "PYTHONPATH": str(Path(__file__).parent / "planted")},
-        capture_output=True,
-        text=True,
-        timeout=WATCHDOG_SECONDS,
-        check=False,
-    )
+    ended = run(folder, "fan-in", "--items", "1000", "--producers", "2", plant=plant)
 
     assert ended.returncode == 1
-    assert [name for name, verdict in checks_of(results_of(folder)).items() if verdict != "valid"] == [check]
+    assert broken_checks(folder) == [check]
 
 
 def test_a_history_on_disk_says_what_the_run_said(folder: Path) -> None:
@@ -240,9 +213,8 @@ def test_leftovers_of_the_dead_are_cleaned_and_the_living_are_left_alone() -> No
 def test_a_run_that_hangs_says_where_everybody_is(folder: Path) -> None:
     with start(folder, "pipeline", *NO_END, "--time-limit", "4") as process:
         wait_for_progress(process)
-        for worker in workers_of(folder):
-            if any('"role": "counter"' in word for word in worker.cmdline()):
-                worker.suspend()
+        for worker in workers_in(folder, "counter"):
+            worker.suspend()
         shown, _ = process.communicate(timeout=WATCHDOG_SECONDS)
 
     assert process.returncode == 6
@@ -254,7 +226,7 @@ def test_a_run_that_hangs_says_where_everybody_is(folder: Path) -> None:
 def test_a_process_that_dies_unplanned_makes_the_run_invalid(folder: Path) -> None:
     with start(folder, "pipeline", *NO_END) as process:
         wait_for_progress(process)
-        workers_of(folder)[0].kill()
+        workers_in(folder, "reader")[0].kill()
         shown, _ = process.communicate(timeout=WATCHDOG_SECONDS)
 
     assert process.returncode == 1
@@ -272,9 +244,9 @@ def test_a_machine_that_cannot_is_told_apart_from_a_check_that_failed() -> None:
     assert ended.stdout == ""
 
 
-def test_a_run_that_runs_out_of_descriptors_says_so_and_leaves_nothing(folder: Path) -> None:
+def test_a_run_for_which_there_are_too_few_descriptors_does_not_begin(tmp_path: Path) -> None:
     ended = subprocess.run(
-        ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *COMMAND, "run", "pipeline", "--out", str(folder)],
+        ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *COMMAND, "run", "pipeline", "--out", str(tmp_path / "run")],
         capture_output=True,
         text=True,
         timeout=WATCHDOG_SECONDS,
@@ -282,8 +254,9 @@ def test_a_run_that_runs_out_of_descriptors_says_so_and_leaves_nothing(folder: P
     )
 
     assert ended.returncode == 5
-    assert "Too many open files" in ended.stderr
+    assert "descriptors of the conductor, and there are 20" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_terminal_gets_a_live_table_and_then_the_report(folder: Path) -> None:

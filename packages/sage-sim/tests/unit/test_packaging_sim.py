@@ -1,5 +1,7 @@
 """What a user gets who installs the wheel of sage-sim."""
 
+import subprocess
+import sys
 from importlib.metadata import distribution, requires, version
 from importlib.resources import files
 
@@ -30,3 +32,10 @@ def test_command_is_installed() -> None:
     (command,) = distribution("sage-sim").entry_points.select(group="console_scripts")
 
     assert (command.name, command.value) == ("sage-sim", "sage_sim.cli:main")
+
+
+def test_nothing_but_its_own_dependencies_is_needed_to_begin() -> None:
+    optional = ("zmq", "ray", "numpy", "yaml", "faster_fifo", "simpy", "textual")
+    code = f"import sys; sys.modules |= dict.fromkeys({optional}); import sage_sim.cli, sage_sim.nursery, sage_sim.host"
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,9 +8,12 @@ from sage_sim.accounts import Account, edge_accounts, item_account
 from sage_sim.checkers import (
     Finding,
     Verdict,
+    check_damage,
     check_deaths,
     check_duplicates,
     check_faults,
+    check_gates,
+    check_keys,
     check_leftovers,
     check_loss,
     check_order,
@@ -19,7 +22,7 @@ from sage_sim.checkers import (
     check_unexpected,
     overall,
 )
-from sage_sim.eventlog import DAMAGED, REPEATED, Kind, Operation
+from sage_sim.eventlog import DAMAGED, REPEATED, SETTLING, Kind, Operation
 from sage_sim.history import EdgeEnds, History, Process
 
 PRODUCER, MIDDLE, CONSUMER, SECOND_CONSUMER = 1, 2, 3, 4
@@ -49,6 +52,7 @@ def operation(kind: Kind, edge: int, process: int, place: int, **changes: int) -
     made = Operation(
         begin_ns=place + 1,
         end_ns=place + 2,
+        due_ns=0,
         sequence=place,
         hop=place,
         origin=0,
@@ -56,6 +60,7 @@ def operation(kind: Kind, edge: int, process: int, place: int, **changes: int) -
         edge=edge,
         attempt=0,
         flags=0,
+        lane=0,
         kind=kind,
         process=process,
     )
@@ -292,6 +297,17 @@ def test_a_run_whose_faults_did_not_strike_proves_nothing() -> None:
     assert check_faults(struck).verdict is Verdict.VALID
 
 
+def test_a_server_out_of_reach_explains_as_many_redeliveries_as_it_has_consumers() -> None:
+    operations = [*good_run(2), *way(2)[:3], take(2, process=SECOND_CONSUMER, end_ns=0), take(2, attempt=1)]
+    history = History.of(EDGES, CREW, operations)
+    books = edge_accounts(history)
+
+    assert check_redeliveries(history, books).verdict is Verdict.INVALID
+    assert check_redeliveries(history, books, cuts=1).sentence == (
+        "1 redeliveries, 0 deaths, the server out of reach 1 times"
+    )
+
+
 def test_what_is_left_behind_is_found() -> None:
     assert check_leftovers([], []).verdict is Verdict.VALID
     assert check_leftovers(["segment"], []).verdict is Verdict.INVALID
@@ -299,7 +315,7 @@ def test_what_is_left_behind_is_found() -> None:
 
 
 def test_rate_counts_different_messages_from_first_put_to_last_take() -> None:
-    account = Account(taken=10, first_ns=1_000_000_000, last_ns=3_000_000_000)
+    account = Account(taken=12, timed=10, first_ns=1_000_000_000, last_ns=3_000_000_000)
 
     assert account.rate == 5.0
     assert Account().rate == 0.0
@@ -318,3 +334,120 @@ def test_the_worst_finding_decides(verdicts: list[Verdict], wanted: Verdict) -> 
     found = [Finding(check="rule", verdict=verdict, sentence="") for verdict in verdicts]
 
     assert overall(found) is wanted
+
+
+def test_a_message_that_a_dead_consumer_took_along_is_found() -> None:
+    operations = [one._replace(end_ns=0) if one == take(1) else one for one in good_run()]
+
+    found = findings(operations)["nothing lost"]
+
+    assert found.verdict is Verdict.INVALID
+    assert (
+        found.examples[0]
+        == f"queue words: message 1 of process {MIDDLE}, which was taken, not settled, and not given back"
+    )
+
+
+def test_a_message_that_was_perhaps_settled_is_not_lost() -> None:
+    operations = [one._replace(end_ns=SETTLING) if one == take(1) else one for one in good_run()]
+
+    assert broken(operations) == []
+
+
+def test_an_item_with_two_ways_has_to_come_on_both() -> None:
+    edges = (EdgeEnds(name="left", source="a", target="b"), EdgeEnds(name="right", source="a", target="b"))
+    crew = (process(1, "a"), process(2, "b"))
+    operations = [
+        one._replace(lane=edge, edge=edge, sender=1, process=who)
+        for edge in (0, 1)
+        for one, who in ((put(0), 1), (take(0), 2))
+    ]
+
+    def lost(kept: Sequence[Operation]) -> Finding:
+        history = History.of(edges, crew, kept, arrivals=[2])
+        return check_loss(history, edge_accounts(history), item_account(history))
+
+    assert lost(operations).sentence == "2 items arrived"
+    assert lost(operations[:-1]).examples == (
+        "queue right: message 0 of process 1",
+        "source to sink: item 0 of source 0, copy 1",
+    )
+
+
+def test_the_wait_of_every_64th_message_is_measured() -> None:
+    operations = [step for place in range(130) for step in (put(place), take(place, FIRST_EDGE, begin_ns=place + 11))]
+    history = History.of(EDGES, CREW, operations)
+
+    lines, _ = edge_accounts(history)
+
+    assert lines.waits(0.0, 1.0) == [10, 10]
+    assert len(lines.waits_ns) == 3
+
+
+def test_latency_counts_from_the_moment_an_item_was_due() -> None:
+    operations = [one._replace(due_ns=1, end_ns=101) for one in good_run()]
+
+    assert item_account(History.of(EDGES, CREW, operations)).waits(0.5) == [100]
+
+
+def test_warm_up_counts_for_the_books_but_not_for_speed() -> None:
+    operations = [one._replace(begin_ns=one.sequence * 100, end_ns=one.sequence * 100 + 1) for one in good_run(10)]
+
+    account = item_account(History.of(EDGES, CREW, operations, from_ns=500))
+
+    assert (account.taken, account.timed, account.first_ns, account.last_ns) == (10, 5, 500, 901)
+
+
+def keyed(*slots: str) -> Finding:
+    """The keys of items that each of these processes took one of."""
+    edges = (EdgeEnds(name="parts.0", source="a", target="b", edge="parts", keyed=True),)
+    crew = [Process(number=at + 10, name=f"{slot}.0", role="b", start_ns=0) for at, slot in enumerate(slots)]
+    operations = [take(at, 0)._replace(process=at + 10) for at in range(len(slots))]
+    return check_keys(History.of(edges, crew, operations), lambda origin, sequence: 7)
+
+
+def test_a_key_at_two_consumers_is_found() -> None:
+    assert keyed("b-0", "b-0").verdict is Verdict.VALID
+    assert keyed("b-0", "b-1").examples == ("key 7 of edge parts: taken by b-0, and by b-1",)
+
+
+def test_damage_has_to_be_noticed_by_everybody_who_uses_the_queue() -> None:
+    def seen(*statuses: int) -> Finding:
+        crew = [process(at + 1, "reader" if at else "worker", status=status) for at, status in enumerate(statuses)]
+        return check_damage(History.of(EDGES, crew, ()), "lines", {"reader-0", "worker-0"})
+
+    assert seen(75, 75).verdict is Verdict.VALID
+    assert seen(75, 143).examples == ("reader-0.2 did not notice",)
+    assert seen(0).verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize(
+    ("begin_ns", "end_ns", "verdict"),
+    [(10, 11, Verdict.VALID), (10, 0, Verdict.INVALID), (2000, 2001, Verdict.INVALID)],
+    ids=["before it", "never ended", "after others had noticed"],
+)
+def test_who_passes_on_is_blind_when_it_puts_into_what_is_damaged(begin_ns: int, end_ns: int, verdict: Verdict) -> None:
+    crew = [process(1, "reader"), process(MIDDLE, "worker", status=143), process(3, "counter", status=75)]
+    put = operation(Kind.PUT, SECOND_EDGE, MIDDLE, 0, begin_ns=begin_ns, end_ns=end_ns)
+
+    found = check_damage(History.of(EDGES, crew, [put]), "words", {"worker-0", "counter-0"})
+
+    assert found.verdict is verdict
+    assert found.sentence.endswith("had nothing to put there") == (verdict is Verdict.VALID)
+
+
+def test_gates_are_compared_with_what_was_measured() -> None:
+    assert check_gates(100.0, 5.0, lowest_rate=99.0, highest_p99_ms=6.0).verdict is Verdict.VALID
+    assert check_gates(100.0, 5.0, lowest_rate=101.0, highest_p99_ms=None).sentence == "100 items/s, below 101"
+    assert check_gates(100.0, None, lowest_rate=None, highest_p99_ms=1.0).verdict is Verdict.INVALID
+
+
+def test_each_kind_of_fault_that_was_asked_for_has_to_strike() -> None:
+    history = History.of(EDGES, [process(1, "reader", **KILLED)], ())
+
+    assert check_faults(history, ["kill", "stop"], ["stop"]).sentence == "1 kill, 1 stop"
+    assert (
+        check_faults(history, ["kill", "cut", "full"], ["kill"], seconds=0.6).sentence
+        == "no cut and no full in the 0.6 s of the run; let it go on for longer, with --duration in place of --items, "
+        "or say when, as in cut@0.3"
+    )

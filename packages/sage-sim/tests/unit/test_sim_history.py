@@ -1,6 +1,7 @@
 """Event logs that survive a kill, and the history that is made of them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,13 @@ def test_a_log_grows_beyond_its_first_size(tmp_path: Path) -> None:
     log_with(tmp_path / "log", 20_000).close()
 
     assert [one.sequence for one in read_log(tmp_path / "log", 1)] == list(range(20_000))
-    assert os.path.getsize(tmp_path / "log") == 20_000 * 48
+    assert os.path.getsize(tmp_path / "log") == 20_000 * 56
 
 
 def test_a_record_without_its_last_byte_does_not_count(tmp_path: Path) -> None:
     log_with(tmp_path / "log", 2)
     with (tmp_path / "log").open("r+b") as file:
-        file.seek(2 * 48 - 1)
+        file.seek(2 * 56 - 1)
         file.write(b"\0")
 
     assert [one.sequence for one in read_log(tmp_path / "log", 1)] == [0]
@@ -81,16 +82,18 @@ def a_history() -> History:
         Process(
             number=1, name="producer-0.0", role="producer", start_ns=1, ready_ns=4, exit_ns=90, status=-9, killed_ns=80
         ),
-        Process(number=2, name="consumer-0.0", role="consumer", start_ns=2, exit_ns=99, status=143, stopped=True),
+        Process(
+            number=2, name="consumer-0.0", role="consumer", start_ns=2, exit_ns=99, status=143, stopped=True, excused=76
+        ),
         Process(number=3, name="consumer-1.0", role="consumer", start_ns=3),
     )
     operations = (
-        Operation(10, 11, 0, 0, 0, 1, 0, 0, 0, Kind.PUT, 1),
-        Operation(12, 13, 0, 0, 0, 1, 0, 0, 0, Kind.TAKE, 2),
-        Operation(20, 0, 1, 1, 0, 1, 0, 0, REPEATED, Kind.PUT, 1),
-        Operation(30, 31, 1, 1, 0, 1, 0, 1, DAMAGED, Kind.TAKE, 3),
+        Operation(10, 11, 9, 0, 0, 0, 1, 0, 0, 0, 0, Kind.PUT, 1),
+        Operation(12, 13, 9, 0, 0, 0, 1, 0, 0, 0, 0, Kind.TAKE, 2),
+        Operation(20, 0, 0, 1, 1, 0, 1, 0, 0, REPEATED, 1, Kind.PUT, 1),
+        Operation(30, 31, 0, 1, 1, 0, 1, 0, 1, DAMAGED, 1, Kind.TAKE, 3),
     )
-    return History.of((EDGE,), processes, operations, drained=False)
+    return History.of((EDGE,), processes, operations, drained=False, arrivals=[2], from_ns=5)
 
 
 def test_reading_a_written_history_gives_the_same(tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_reading_a_written_history_gives_the_same(tmp_path: Path) -> None:
     again = read_history(tmp_path / "history.jsonl")
 
     assert written == 4
-    assert (again.edges, again.processes, again.drained) == (history.edges, history.processes, False)
+    assert replace(again, read=history.read) == history
     assert list(again.read()) == list(history.read())
 
 
@@ -116,10 +119,22 @@ def test_a_history_is_in_the_order_of_time(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
-    (tmp_path / "history.jsonl").write_text('{"event":"history","drained":true}\n{"event":"nonsense"}\n')
+    (tmp_path / "history.jsonl").write_text(
+        '{"event":"history","drained":true,"arrivals":[],"from_ns":0}\n{"event":"nonsense"}\n'
+    )
 
     with pytest.raises(ValueError, match=r"line 2 is no event"):
         read_history(tmp_path / "history.jsonl")
+
+
+def test_a_reply_ends_items_without_making_its_target_a_sink() -> None:
+    request, reply = (
+        EdgeEnds(name="requests", source="client", target="server"),
+        EdgeEnds(name="replies", source="server", target="client", reply=True),
+    )
+    history = History.of((request, reply), (), ())
+
+    assert (history.source_roles, history.entries, history.exits) == ({"client"}, {0}, {1})
 
 
 def test_roles_at_the_ends_follow_from_the_edges() -> None:

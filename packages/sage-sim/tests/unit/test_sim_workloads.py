@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from sage_sim.message import Message
+from sage_sim.payload import Payload
 from sage_sim.workloads import Blobs, WordCount, WorkloadSettings
 from sage_sim.workloads.words import TEXT, merged, words_of
 
-SETTINGS = WorkloadSettings(seed=3, payload_bytes=100)
+SETTINGS = WorkloadSettings(seed=3, payload=Payload(size_bytes=100))
 SLOTS = ["counter-0", "counter-1"]
 
 
@@ -52,7 +53,7 @@ def test_a_source_can_go_on_anywhere(kind: type[WordCount] | type[Blobs], start:
 
 
 def test_seeds_and_origins_change_the_order() -> None:
-    other = WorkloadSettings(seed=4, payload_bytes=100)
+    other = WorkloadSettings(seed=4, payload=Payload(size_bytes=100))
 
     streams = [WordCount(SETTINGS).payloads(0, 0), WordCount(SETTINGS).payloads(1, 0), WordCount(other).payloads(0, 0)]
     beginnings = {tuple(islice(stream, 10)) for stream in streams}
@@ -165,7 +166,7 @@ def found(folder: Path, slots: list[str]) -> Counter[str]:
 
 def test_a_blob_is_intact_only_for_its_own_number() -> None:
     workload = Blobs(SETTINGS)
-    payload = workload.payload(2, 7)
+    payload = workload.content(2, 7)
     right = Message(origin=2, sequence=7, repeats=0, sender=1, hop=0, payload=payload)
 
     assert len(payload) == 100
