@@ -86,6 +86,18 @@ class PickleEnd(CodingEnd):
 
 
 @dataclass
+class RingPickleEnd(CodingEnd):
+    """As a ring calls them: a function of C with its keywords."""
+
+    def turns(self, message: Any, count: int) -> Any:
+        encode, decode = self.put.func, self.get
+        protocol, callback = self.put.keywords["protocol"], self.put.keywords["buffer_callback"]
+        for _ in repeat(None, count):
+            back = decode(encode(message, protocol=protocol, buffer_callback=callback))
+        return back
+
+
+@dataclass
 class CodecEnd(CodingEnd):
     """A codec of ours: tag and parts out, tag and record in."""
 
@@ -150,13 +162,32 @@ class SageRaw(Coder):
     name, codec = "sage-qd raw", "raw"
 
 
-class RingPickle(Coder):
-    """The two functions that a ring calls for messages without buffers, before it asks the codec."""
+class InRing(Coder):
+    """The two functions that a ring calls for most messages, before it asks the codec."""
 
-    name = "sage-qd pickle in a ring"
+    kind: ClassVar[type[CodingEnd]] = CodingEnd
 
     def both(self) -> End:
-        return CodingEnd(put=importlib.import_module("sage_qd.codecs.pickled").PLAIN, get=pickle.loads)
+        plain = importlib.import_module("sage_qd.codecs").get_codec(self.codec).plain
+        return self.kind(put=plain.encode, get=plain.decode)
+
+
+class RingPickle(InRing):
+    """Those of the codec ``pickle``."""
+
+    name, codec, kind = "sage-qd pickle in a ring", "pickle", RingPickleEnd
+
+
+class RingMsgpack(InRing):
+    """Those of the codec ``msgpack``."""
+
+    name, codec = "sage-qd msgpack in a ring", "msgpack"
+
+
+class RingJson(InRing):
+    """Those of the codec ``json``."""
+
+    name, codec = "sage-qd json in a ring", "json"
 
 
 class PlainPickle(OneEnded):
@@ -206,7 +237,9 @@ CODERS: dict[str, type[Channel]] = {
         SagePickle,
         RingPickle,
         SageMsgpack,
+        RingMsgpack,
         SageJson,
+        RingJson,
         SageRaw,
         PlainPickle,
         PlainMsgpack,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from arena import Measured, take_turns
+from programs import ray_figures
 from topologies import expect
 
 ROUNDS = 5
@@ -31,11 +32,16 @@ def sums_of(count: int) -> dict[int, int]:
     return {key: sum(x for x in range(1, count + 1) if x % KEYS == key) for key in range(KEYS)}
 
 
-@lru_cache(maxsize=1)
-def words() -> list[str]:
-    """The lines of the text that `sage-sim run pipeline` counts, thirty times."""
+@lru_cache(maxsize=2)
+def words(times: int) -> list[str]:
+    """The lines of the text that `sage-sim run pipeline` counts, so many times."""
     [text] = [path for path in TEXT.rglob("*.txt") if path.stat().st_size > 10_000]
-    return text.read_text(encoding="utf-8").splitlines() * 30
+    return text.read_text(encoding="utf-8").splitlines() * times
+
+
+def counts_of(times: int) -> dict[str, int]:
+    """What the program of words must find."""
+    return dict(Counter(word for line in words(times) for word in line.split()))
 
 
 # -- The runtime -------------------------------------------------------------------------------------------------------
@@ -51,11 +57,11 @@ def ours_sums(kind: str, count: int, **settings: Any) -> dict[int, int]:
     return dict(sums.items)
 
 
-def ours_words(kind: str) -> dict[str, int]:
+def ours_words(kind: str, times: int) -> dict[str, int]:
     runtime = importlib.import_module("sage_qd.runtime")
     env = getattr(runtime, kind)("bench")
     counts = (
-        env.from_collection(words())
+        env.from_collection(words(times))
         .flatmap(str.split)
         .keyby(lambda word: word)
         .count(at_end=True, parallelism=2)
@@ -92,11 +98,11 @@ def by_hand_sums(count: int) -> dict[int, int]:
     return joined([first, second, lambda: third(keyed[0]), lambda: third(keyed[1])], results)
 
 
-def by_hand_words() -> dict[str, int]:
+def by_hand_words(times: int) -> dict[str, int]:
     lines, pairs, results = FORK.Queue(1000), [FORK.Queue(1000) for _ in range(2)], FORK.Queue()
 
     def first() -> None:
-        for line in words():
+        for line in words(times):
             lines.put(line)
         lines.put(None)
 
@@ -201,14 +207,25 @@ def integer_pipeline() -> list[Measured]:
 
 def word_count() -> list[Measured]:
     """Thousands of words a second of a real text."""
-    expected = dict(Counter(word for line in words() for word in line.split()))
-    count = sum(expected.values())
+    large, small = 1800, 30
+    expected = {times: counts_of(times) for times in (large, small)}
+    many, few = (sum(expected[times].values()) for times in (large, small))
     ways = {
-        "sage-qd, processes": timed(lambda: ours_words("ProcessEnvironment"), expected, count),
-        "sage-qd, threads": timed(lambda: ours_words("LocalEnvironment"), expected, count),
-        "multiprocessing.Queue by hand": timed(by_hand_words, expected, count),
+        "sage-qd, processes": timed(lambda: ours_words("ProcessEnvironment", large), expected[large], many),
+        "sage-qd, threads": timed(lambda: ours_words("LocalEnvironment", large), expected[large], many),
+        "multiprocessing.Queue by hand": timed(lambda: by_hand_words(small), expected[small], few),
     }
     return in_turn(ways, [])
+
+
+def on_ray() -> list[Measured]:
+    """Thousands of integers a second where every step is an actor of Ray; see ray_dataflow.py."""
+    names = {
+        "sage-qd, actors": "ours",
+        "Ray actors by hand, one item a call": "items",
+        "Ray actors by hand, 512 items a call": "batches",
+    }
+    return [ray_figures(name, key, 1e3, "ray_dataflow.py") for name, key in names.items()]
 
 
 def start_up() -> list[Measured]:

@@ -60,20 +60,20 @@ def on_ray(place: str) -> list[Measured]:
     ]
 
 
-def ray_figures(name: str, key: str, per: float) -> Measured:
-    """One line made of what the program says."""
-    said = ray_program()
+def ray_figures(name: str, key: str, per: float, script: str = "ray_channels.py") -> Measured:
+    """One line made of what a program says that starts a cluster of its own."""
+    said = ray_program(script)
     if isinstance(said, str):
         return Measured(name, problem=said)
     return Measured(name, {"value": [value / per for value in said[key]]})
 
 
-@lru_cache(maxsize=1)
-def ray_program() -> dict[str, list[float]] | str:
-    """Run ray_channels.py once, in a process of its own; its figures, or why there are none."""
+@lru_cache(maxsize=2)
+def ray_program(script: str) -> dict[str, list[float]] | str:
+    """Run a program once, in a process of its own; its figures, or why there are none."""
     if importlib.util.find_spec("ray") is None:
         return NOT_INSTALLED
-    words = [sys.executable, str(Path(__file__).with_name("ray_channels.py")), "--json", "--rounds", str(ROUNDS)]
+    words = [sys.executable, str(Path(__file__).with_name(script)), "--json", "--rounds", str(ROUNDS)]
     program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said, errors = program.communicate(timeout=RAY_SECONDS)

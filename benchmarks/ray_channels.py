@@ -8,16 +8,13 @@ the other node; *idle* is the processor time of this process during a ``get`` th
 
 import argparse
 import json
-import os
-import shutil
-import tempfile
 import time
-import uuid
 from collections.abc import Callable
-from pathlib import Path
 from queue import Empty
 from statistics import median
 from typing import Any
+
+from ray_cluster import cluster
 
 BATCH = 500
 SECONDS = 1.0
@@ -100,31 +97,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print every figure, as one line of JSON")
     parser.add_argument("--rounds", type=int, default=1, help="how often each row is measured")
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # Ray appends about 90 characters, and a socket may have 107
-    Path(folder, "ray").mkdir()
-    os.environ.update(
-        RAY_TMPDIR=folder,
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_enable_metrics_collection="0",
-        RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN=uuid.uuid4().hex * 2,
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    )
-    import ray
-    from ray.cluster_utils import Cluster
+    with cluster(nodes=2):
+        import ray
 
-    node: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    try:
-        cluster.add_node(**node)
-        ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
-        cluster.wait_for_nodes()
         here = ray.get_runtime_context().get_node_id()
         rows = measured(next(found["NodeID"] for found in ray.nodes() if found["NodeID"] != here), options.rounds)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         print(json.dumps(rows))
         return

@@ -229,17 +229,18 @@ def kinds_batches() -> list[Entry]:
 # -- codecs ------------------------------------------------------------------------------------------------------------
 
 PICKLES = ("sage-qd pickle", "sage-qd pickle in a ring", "pickle")
+MSGPACKS = ("sage-qd msgpack", "sage-qd msgpack in a ring", "msgspec.msgpack")
 
 
 @row
 def codec_small_bytes() -> list[Entry]:
-    names = (*PICKLES, "sage-qd msgpack", "msgspec.msgpack", "sage-qd raw", "one copy")
+    names = (*PICKLES, *MSGPACKS, "sage-qd raw", "one copy")
     return entries(coding.coding(coding.small_bytes), *names)
 
 
 @row
 def codec_small_tuple() -> list[Entry]:
-    names = (*PICKLES, "sage-qd msgpack", "msgspec.msgpack", "sage-qd json", "msgspec.json")
+    names = (*PICKLES, *MSGPACKS, "sage-qd json", "sage-qd json in a ring", "msgspec.json")
     return entries(coding.coding(coding.small_tuple), *names)
 
 

@@ -187,6 +187,26 @@ static void shutdown_wakes_sleepers_on_both_sides(void) {
     }
 }
 
+/* A lease may come back, so a getter goes on waiting after a shutdown; the acknowledgement tells it that nothing will. */
+static void an_acknowledgement_after_a_shutdown_wakes_who_waits(void) {
+    for (int many = 0; many < 2; many++) {
+        int fd = MAKE_RING(.max_items = 2);
+        sq_ring *ring = join_ring(fd);
+        sleeper getter;
+        sq_record record;
+        uint32_t dropped, fenced;
+        CHECK_IS(put_item(ring, 1, 30), SQ_OK);
+        CHECK_IS(sq_lease(ring, false, &record), SQ_OK);
+        CHECK_IS(sq_shutdown(ring, false, &dropped), SQ_OK);
+        start_sleeper(&getter, join_ring(fd), false);
+        wait_until_marked(&ring->header->not_empty, 1);
+        uint32_t before = sq_load32(&ring->header->not_empty.sequence);
+        CHECK_IS(many ? sq_settle_many(ring, true, &record, 1, 1, &fenced) : sq_ack(ring, true, &record), SQ_OK);
+        CHECK_IS(sq_load32(&ring->header->not_empty.sequence), before + 1);
+        CHECK_IS(end_sleeper(&getter), SQ_SHUTDOWN);
+    }
+}
+
 static void deadlines_are_never_early(void) {
     sq_ring *ring = join_ring(MAKE_RING(.max_items = 1));
     uint8_t bytes[100];

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import row
+import schedules
 
 BOUND = 20
 ATTEMPTS = 10
@@ -31,6 +32,7 @@ class Plant:
     what: str
     tests: tuple[str, ...] = ()
     race: bool = False  # invisible to any single run on this processor: the thread sanitizer must see it in `stress`
+    late: bool = False  # needs a store that others see late: `schedules` must find it
 
 
 PLANTS = (
@@ -40,6 +42,8 @@ PLANTS = (
           ("room_is_not_free_before_the_bytes_were_copied_out",)),
     Plant("RELAXED_PUBLISH", "the store that publishes has no release order", race=True),
     Plant("RELAXED_RELEASE", "the store that gives room back has no release order", race=True),
+    Plant("PUBLISH_UNFENCED", "without a lock, nothing orders the publication before the look at sleepers", late=True),
+    Plant("ANNOUNCED_UNFENCED", "nothing orders a sleeper's announcement before its second look", late=True),
     Plant("WAKE_BEFORE_PUBLISH", "sleepers are woken before the item is visible",
           ("an_item_is_there_before_anybody_is_woken_for_it",)),
     Plant("NO_WAKE", "nobody is woken", ("a_put_wakes_a_sleeping_getter", "a_get_wakes_a_sleeping_putter")),
@@ -118,6 +122,8 @@ def race_is_reported(program: Path, seed: int) -> bool:
 def catch(plant: Plant, seed: int) -> tuple[bool, str]:
     """Build with the bug and look whether it is caught; the second value says by what."""
     flag = f"-DSQ_PLANT_{plant.macro}"
+    if plant.late:
+        return schedules.is_found(plant.macro), "schedules"
     if plant.race:
         program = row.build("stress.c", *QUICK, "-fsanitize=thread", flag, name="stress_planted", optimise="-O0")
         return race_is_reported(program, seed), "stress under the thread sanitizer"

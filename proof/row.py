@@ -1,7 +1,7 @@
 """One row of the reliability ledger: how every proof script starts, builds its C programs, and reports.
 
 A script says what it proves with a `Row`, runs, and calls `Row.report`. Rows are JSON files, one per row, in the
-folder given with ``--out`` (default ``build/ledger``); `ledger.py` reads them.
+folder given with ``--out`` (default ``build/ledger``); `sage-sim ledger` reads them.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def good_frames(chance: random.Random) -> list[bytes]:
         wire.OpenHandle(1, "q", True, 0, "pickle", None),
         wire.Put(2, 1, [b"x", (1, pickle), (129, pickle)], 0.0),
         wire.Take(3, 1, 5, 0, 0.0, 0.0, False),
-        wire.Settle(4, 1, [1], [2]),
+        wire.Settle(4, 1, 1, 1),
         wire.Ask(5, 1, "peek", None),
         wire.Ask(6, 1, "shutdown", True),
         wire.Wait(7, 1, True, 0.0),
