@@ -3,12 +3,13 @@
 
 TOX = .venv/bin/tox run
 
-.PHONY: help demo test bench ledger docs develop clean
+.PHONY: help demo test bench gate ledger docs develop clean
 
 help:
 	@echo "make demo     run a pipeline of real processes over the ring"
 	@echo "make test     run every check"
 	@echo "make bench    print the benchmark table"
+	@echo "make gate     say whether the working tree is slower than what it is based on"
 	@echo "make ledger   print the reliability ledger"
 	@echo "make docs     build the documentation and run its examples"
 	@echo "make develop  install the packages, editable, and all tools into .venv"
@@ -16,6 +17,9 @@ help:
 
 demo bench ledger docs: .venv/ready
 	@$(TOX) -e $@
+
+gate: .venv/ready
+	@$(TOX) -e gate -- --full
 
 test: .venv/ready
 	@$(TOX)

@@ -1,23 +1,25 @@
 """The reference names what the packages have: no more, no less."""
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import sage_compat
 import sage_qd
 import sage_qd.errors
 import sage_qd.monitor
 import sage_qd.ring
 import sage_qd.runtime
+from sage_compat.moving_off.table_page import page_with_table
 from sage_qd.testing.reference import deviations_page, kinds_page
 
 REFERENCE = Path(__file__).parent / "reference"
 PROOF = Path(__file__).parents[1] / "proof"
 DOCUMENTED = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
 LEDGER_ROW = re.compile(r"^\| (R\d+) \|.*\| ([^|]+) \|$", re.MULTILINE)
-SCRIPT = re.compile(r"^    \"(\w+)\.py\": \((.*)\),$", re.MULTILINE)
 
 API = DOCUMENTED.findall((REFERENCE / "api.md").read_text())
 ERRORS = DOCUMENTED.findall((REFERENCE / "errors.md").read_text())
@@ -41,6 +43,12 @@ def test_page_of_the_runtime_has_each_public_name_once() -> None:
     assert sorted(documented) == sorted(f"sage_qd.runtime.{name}" for name in sage_qd.runtime.__all__)
 
 
+def test_page_of_sage_compat_has_each_public_name_once() -> None:
+    """Likewise."""
+    documented = DOCUMENTED.findall((REFERENCE / "compat.md").read_text())
+    assert sorted(documented) == sorted(f"sage_compat.{name}" for name in sage_compat.__all__ if name != "__version__")
+
+
 def test_errors_page_has_each_exception_once() -> None:
     """Those that users import."""
     documented = [name for name in ERRORS if name != "sage_qd.errors"]
@@ -57,13 +65,13 @@ def test_ledger_page_names_environments_of_tox() -> None:
 
 
 def test_ledger_page_says_which_script_prints_each_row() -> None:
-    """As proof/ledger.py has it; two environments belong to the script of the sanitizers."""
+    """As proof/ledger.toml has it; two environments belong to the script of the sanitizers."""
     environments = {"sanitizers": ["asan", "tsan"]}
-    scripts = SCRIPT.findall((PROOF / "ledger.py").read_text())
+    programs = tomllib.loads((PROOF / "ledger.toml").read_text())
     printed = {
-        row: environments.get(name, [name.replace("_", "-")])
-        for name, rows in scripts
-        for row in re.findall(r"R\d+", rows)
+        row: environments.get(Path(name).stem, [Path(name).stem.replace("_", "-")])
+        for name, rows in programs.items()
+        for row in rows
     }
     assert printed == LEDGER
 
@@ -72,3 +80,10 @@ def test_ledger_page_says_which_script_prints_each_row() -> None:
 def test_pages_made_from_code_are_those_that_the_code_makes(name: str, page: Callable[[], str]) -> None:
     """Otherwise: python docs/generate.py."""
     assert (REFERENCE / name).read_text() == page()
+
+
+def test_page_on_moving_off_has_the_table_of_today() -> None:
+    """Otherwise: python docs/generate.py."""
+    page = (REFERENCE.parent / "how-to" / "move-off-the-old-api.md").read_text()
+
+    assert page == page_with_table(page)
