@@ -1,5 +1,5 @@
 """
-What tests of all packages share: patience, a collector with little to do, one Ray cluster.
+What tests of all packages share: patience, a collector with little to do, a clean environment, one Ray cluster.
 
 It also runs the examples of the documentation: README.md, those of the packages, and everything in docs/.
 
@@ -61,6 +61,19 @@ def pytest_collection_finish() -> None:
     """Leave what lives till the end to no collector: many tests call it, and looking at all modules takes 60 ms."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def variables_are_put_back() -> Iterator[None]:
+    """No test leaves a variable of ours in the environment: later ones, and their programs, would go by it."""
+    before = ours()
+    yield
+    assert ours() == before
+
+
+def ours() -> dict[str, str]:
+    """Return the variables that the packages read."""
+    return {name: value for name, value in os.environ.items() if name.startswith("SAGE_")}
 
 
 # -- Ray --------------------------------------------------------------------------------------------------------------
