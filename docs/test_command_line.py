@@ -1,5 +1,10 @@
 """The page of the command line says what the commands say."""
 
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
 from write_command_line import (
     COMPAT_PAGE,
     PAGE,
@@ -12,6 +17,10 @@ from write_command_line import (
     topology_page,
 )
 
+from sage_compat.cli.app import EXIT_CODES as COMPAT_EXIT_CODES
+from sage_compat.cli.app import ExitCode as CompatExitCode
+from sage_compat.moving_off.cli import EXIT_CODES as MOVING_OFF_EXIT_CODES
+from sage_compat.moving_off.cli import ExitCode as MovingOffExitCode
 from sage_qd.cli.app import app
 from sage_qd.cli.endings import EXIT_CODES, ExitCode
 from sage_sim.cli.app import main as sim_app
@@ -62,3 +71,31 @@ def test_page_and_help_of_sage_sim_have_each_exit_code_and_verb() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         f"## `{name}`" for name in sim_app.commands
     ]
+
+
+def test_page_and_help_of_sage_compat_have_each_exit_code() -> None:
+    """Likewise; `report` and `fix` have some of their own."""
+    text = COMPAT_PAGE.read_text()
+
+    assert all(f"\n| {code.value} | " in text for code in (*CompatExitCode, *MovingOffExitCode))
+    assert all(f"{code.value} " in COMPAT_EXIT_CODES for code in CompatExitCode)
+    assert all(f"{code.value} " in MOVING_OFF_EXIT_CODES for code in MovingOffExitCode)
+
+
+def verbs() -> Iterator[tuple[str, click.Command]]:
+    """Every verb of the three programs."""
+    yield from ((f"sage-qd {name}", verb) for name, verb in app.commands.items())
+    yield from ((f"sage-sim {name}", verb) for name, verb in sim_app.commands.items())
+    yield from ((f"sage-compat {name}", verb) for name, verb in compat_verbs())
+
+
+@pytest.mark.parametrize(("name", "verb"), [*verbs()])
+def test_help_of_a_verb_shows_the_whole_text_of_each_option_and_the_exit_codes(name: str, verb: click.Command) -> None:
+    """What stands in brackets would be taken for markup."""
+    shown = CliRunner().invoke(verb, ["--help"], prog_name=name, env={"COLUMNS": "500"}).output
+    text = " ".join(shown.split())
+
+    for option in verb.params:
+        if isinstance(option, click.Option):
+            assert " ".join((option.help or "").split()) in text
+    assert "Exit codes: 0 " in text

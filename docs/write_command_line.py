@@ -55,9 +55,12 @@ COMPAT_HEAD = """\
 | Exit code | Means |
 |---|---|
 | 0 | fine |
-| 1 | something is wrong: messages that could not be moved, a queue that is not ready, a failed check |
+| 1 | something is wrong: messages that could not be moved, a queue that is not ready, a failed check; of `report`: \
+more old calls than allowed; of `fix --check`: something would change |
 | 2 | wrong usage or configuration |
+| 3 | `report` and `fix`: no such file or folder |
 | 4 | it cannot be done; the text says why |
+| 5 | `report` and `fix`: libcst is not installed |
 | 130 | interrupted |
 
 `run` ends with the exit code of the program. Errors are one line on standard error.

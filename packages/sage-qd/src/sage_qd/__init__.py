@@ -1,5 +1,5 @@
 """
-Queues between threads and processes, named by plain data.
+Queues between threads, processes and hosts, named by plain data.
 
 Import every name from here; the modules below are private in their layout. A name is loaded when it is first used, so
 importing this package loads the exceptions and nothing else.

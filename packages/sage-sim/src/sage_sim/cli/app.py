@@ -88,14 +88,14 @@ def main() -> None:
     """  # noqa: D301  (click wants this very character before a block that it must not wrap)
 
 
-@main.command(epilog=f"Exit codes: {EXIT_CODES}")
+@main.command()
 @click.argument("target", metavar="PRESET|FILE")
 @run_options
 @click.option(
     "--out",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for history and results; new or empty. [one in sage-sim-runs]",
+    help="Folder for history and results; new or empty. (default: one in sage-sim-runs)",
 )
 @click.option("--keep", is_flag=True, help="Keep the raw logs of all processes, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON and nothing else.")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sage_sim.cli.output import EXIT_CODES, give_up, terminal
+from sage_sim.cli.output import give_up, terminal
 from sage_sim.files import FileError
 from sage_sim.folder import RunFolder
 from sage_sim.gate.baselines import Baseline, BaselineError, Baselines
@@ -82,20 +82,20 @@ class Sources:
         return frozenset(pinned_in(text or ""))
 
 
-@click.command("gate", epilog=f"Exit codes: {EXIT_CODES}")
+@click.command("gate")
 @click.option(
     "--base",
     metavar="WHEEL|REVISION|BASELINE",
-    help="What to compare with. [the merge base with the main branch]",
+    help="What to compare with. (default: the merge base with the main branch)",
 )
-@click.option("--head", metavar="WHEEL|REVISION|BASELINE", help="What is compared. [the working tree]")
+@click.option("--head", metavar="WHEEL|REVISION|BASELINE", help="What is compared. (default: the working tree)")
 @click.option(
     "--gates",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"File with what a change may cost. [{GATES} of the checkout]",
+    help=f"File with what a change may cost. (default: {GATES} of the checkout)",
 )
 @click.option(
-    "--layer", "layers", multiple=True, type=click.Choice(LAYERS), help="A layer to do; again for more. [all]"
+    "--layer", "layers", multiple=True, type=click.Choice(LAYERS), help="A layer to do; again for more. (default: all)"
 )
 @click.option("--short/--full", "is_short", default=False, help="Fewer rounds, counts, times and peers.")
 @click.option(
@@ -106,7 +106,7 @@ class Sources:
     "--time-limit",
     "seconds",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds in which rounds for times begin. [300; 80 with --short]",
+    help="Seconds in which rounds for times begin. (default: 300; 80 with --short)",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the record; new or empty.")
 @click.option(
@@ -270,14 +270,16 @@ def _each(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-@click.command("baseline", epilog=f"Exit codes: {EXIT_CODES}")
+@click.command("baseline")
 @click.argument("name", required=False)
-@click.option("--of", "what", metavar="WHEEL|REVISION", help="Keep this under NAME, with what it takes. [only look]")
+@click.option(
+    "--of", "what", metavar="WHEEL|REVISION", help="Keep this under NAME, with what it takes. (default: only look)"
+)
 @click.option("--again", is_flag=True, help="Replace the one of that name.")
 @click.option(
     "--gates",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"File that names the benchmarks. [{GATES} of the checkout]",
+    help=f"File that names the benchmarks. (default: {GATES} of the checkout)",
 )
 @click.option(
     "--benchmark-json",

@@ -22,12 +22,12 @@ _STYLES = {True: "green", False: "bold red", None: "yellow"}
 
 
 @click.command()
-@click.option("--row", "wanted", multiple=True, metavar="R1", help="Only this row; again for each. [all]")
+@click.option("--row", "wanted", multiple=True, metavar="R1", help="Only this row; again for each. (default: all)")
 @click.option("--long", is_flag=True, help="The form before a release; hours.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of all programs; each draws its own if none is given.")
 @click.option("--collect", is_flag=True, help="Measure nothing: show what was written before.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for rows and pages. [build/ledger]"
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for rows and pages. (default: build/ledger)"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON, and the programs' words as errors.")
 def ledger(

@@ -56,7 +56,9 @@ _OPTIONS = (
     click.option("--rate", type=_SECONDS, help="Items per second, at planned moments, however slow the queues are."),
     click.option("--window", type=click.IntRange(min=1), help="Items of a source that may be under way."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Decides input order, payloads and faults."),
-    click.option("--payload", type=click.IntRange(0, 1 << 26), help="Bytes of an item, where those are made up. [64]"),
+    click.option(
+        "--payload", type=click.IntRange(0, 1 << 26), help="Bytes of an item, where those are made up. (default: 64)"
+    ),
     click.option(
         "--capacity",
         type=click.IntRange(4096, 1 << 30),
@@ -68,7 +70,7 @@ _OPTIONS = (
     click.option(
         "--ray-nodes",
         type=click.IntRange(1, RAY_NODES_AT_MOST),
-        help="Start a Ray cluster of the run's own, of so many nodes on this host. [join the one that is there]",
+        help="Start a Ray cluster of the run's own, of so many nodes here. (default: join the one that is there)",
     ),
     click.option(
         "--faults",
@@ -76,7 +78,7 @@ _OPTIONS = (
         metavar="FAULTS",
         help="What to break, as in `kill`, `kill:10,stop:2` (so many a second) or `kill@1.5=reader` (then, and whom).",
     ),
-    click.option("--time-limit", type=_SECONDS, help="Seconds after which a run is called hung. [600]"),
+    click.option("--time-limit", type=_SECONDS, help="Seconds after which a run is called hung. (default: 600)"),
     click.option("--text", type=click.Path(exists=True, dir_okay=False), help="A text whose words are counted."),
     click.option(
         "--max-procs",
@@ -85,7 +87,9 @@ _OPTIONS = (
         show_default=True,
         help="Processes that are too many.",
     ),
-    click.option("--max-mem", type=click.IntRange(min=64), help="MiB of memory that are too much. [what is free]"),
+    click.option(
+        "--max-mem", type=click.IntRange(min=64), help="MiB of memory that are too much. (default: what is free)"
+    ),
 )
 
 

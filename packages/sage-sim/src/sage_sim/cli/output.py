@@ -57,7 +57,12 @@ def endings() -> Iterator[None]:
 
 
 class Verbs(click.RichGroup):
-    """All verbs; each ends as `endings` says."""
+    """All verbs; each ends as `endings` says, and its help has the exit codes."""
+
+    def add_command(self, cmd: click.Command, *arguments: Any, **keywords: Any) -> None:
+        """Add a verb."""
+        cmd.epilog = f"Exit codes: {EXIT_CODES}"
+        super().add_command(cmd, *arguments, **keywords)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""

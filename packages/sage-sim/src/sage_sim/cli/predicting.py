@@ -34,7 +34,11 @@ _OPTION = click.option(
 
 @click.command("calibrate")
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="A kind to measure. [sage_queue, shm_queue]"
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="A kind to measure. (default: sage_queue, shm_queue)",
 )
 @_OPTION
 def calibrate_verb(kinds: tuple[str, ...], path: Path) -> None:
@@ -70,7 +74,7 @@ def calibrate_verb(kinds: tuple[str, ...], path: Path) -> None:
 @click.option(
     "--cores",
     type=click.IntRange(1, 1_000_000),
-    help="Of all machines together, each like one of the machine that was measured. [as many as that one has]",
+    help="Of all machines together, each like one of the machine that was measured. (default: as many as that one has)",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the forecast as JSON and nothing else.")
 @run_options

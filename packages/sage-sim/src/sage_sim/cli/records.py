@@ -80,7 +80,9 @@ def report(folder: Path, as_json: bool, **paths: Path | None) -> None:
 @click.command()
 @_FOLDER
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the new run. [one in sage-sim-runs]"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the new run. (default: one in sage-sim-runs)",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON and nothing else.")
 @click.option("--quiet", is_flag=True, help="Print the verdict only.")

@@ -120,7 +120,10 @@ def _side_by_side(found: list[Compared]) -> Table:
 @click.argument("target", metavar="PRESET|FILE")
 @click.option("--start", type=click.FloatRange(min=1), default=500.0, show_default=True, help="The first rate to try.")
 @click.option(
-    "--p99", type=click.FloatRange(min=0, min_open=True), default=100.0, help="Milliseconds that 99 % may take. [100]"
+    "--p99",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    help="Milliseconds that 99 % may take. (default: 100)",
 )
 @click.option("--precision", type=click.FloatRange(0.01, 1), default=0.1, show_default=True, help="Of the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON and nothing else.")
@@ -168,11 +171,17 @@ def search_rate(
 @click.command()
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=10, show_default=True, help="Scenarios to run.")
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="What queues may be. [both of shared memory]"
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="What queues may be. (default: both of shared memory)",
 )
 @click.option("--items", type=click.IntRange(1), default=_ITEMS, show_default=True, help="Items of each.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the first scenario; the next one has the next.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for what fails. [sage-sim-runs]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for what fails. (default: sage-sim-runs)"
+)
 def fuzz(runs: int, kinds: tuple[str, ...], items: int, seed: int | None, out: Path | None) -> None:
     """
     Run random graphs with random queues, loads, payloads and faults, until one fails.
