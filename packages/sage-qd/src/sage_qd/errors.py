@@ -36,7 +36,7 @@ Every exception of sage-qd: one class for one cause.
     ├── FrameTooLargeError                           the peer announced a frame beyond the limit
     ├── QueueUnavailableError                        the other side is not reachable; nothing was sent
     ├── OutcomeUnknownError                          sent, but the answer was lost
-    ├── QueueLostError                               the other side is gone, and the items with it
+    ├── QueueLostError                               the other side is gone, as a rule with the items
     ├── GraphError (ValueError)                      the steps of a job do not make a graph
     ├── JobNotFoundError (LookupError)               no job of this name runs on this machine
     ├── LostPacketsError                             packets that were sent to a task did not arrive
@@ -179,7 +179,11 @@ class QueueNotFoundError(SageQueueError, FileNotFoundError):
 
 
 class QueueNoSpaceError(SageQueueError, OSError):
-    """The space could not be reserved when the queue was made; nothing was left behind."""
+    """
+    The space could not be reserved: for a queue that is made or resized, or for a large message with a file of its own.
+
+    Nothing was left behind, and a queue that was there is unchanged.
+    """
 
     carried = ("wanted", "free", "how_to_fix")
 
@@ -545,13 +549,21 @@ class QueueUnavailableError(SageQueueError):
 
 
 class OutcomeUnknownError(SageQueueError):
-    """The request was sent and its answer was lost. Trying again with the same request id is safe."""
+    """
+    The request was sent and its answer was lost: it was carried out once, or not at all, and nobody can tell which.
+
+    Calling again is a new request: a put may then be in the queue twice. Do so where twice is harmless, or give
+    messages an id of your own. ``request_id`` is for logs only.
+    """
 
     carried = ("request_id",)
 
     def __init__(self, *, request_id: str) -> None:
         self.request_id = request_id
-        super().__init__(f"request {request_id} was sent and its answer was lost; repeat it with the same request id")
+        super().__init__(
+            f"request {request_id} was sent and its answer was lost: it was carried out once, or not at all; "
+            "call again only where twice is harmless"
+        )
 
 
 class QueueLostError(SageQueueError):
@@ -562,8 +574,12 @@ class QueueLostError(SageQueueError):
     def __init__(self, *, endpoint: str, items_lost: bool | None) -> None:
         self.endpoint = endpoint
         self.items_lost = items_lost
-        fate = {True: "its items are lost", False: "its items are safe", None: "the fate of its items is not known"}
-        super().__init__(f"{endpoint} is gone and {fate[items_lost]}; make the queue anew")
+        fate = {
+            True: "its items are lost; make the queue anew",
+            False: "its items are safe; open its descriptor again to go on with them",
+            None: "the fate of its items is not known; open its descriptor again to see, or make the queue anew",
+        }
+        super().__init__(f"{endpoint} is gone and {fate[items_lost]}")
 
 
 class GraphError(SageQueueError, ValueError):

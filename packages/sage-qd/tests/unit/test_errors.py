@@ -180,3 +180,22 @@ def test_participant_message_counts_the_pids_it_does_not_show() -> None:
 
     assert "and 12 more" in str(error)
     assert error.live_pids == tuple(range(20))
+
+
+@pytest.mark.parametrize(
+    ("items_lost", "end"),
+    [
+        (True, "its items are lost; make the queue anew"),
+        (False, "its items are safe; open its descriptor again to go on with them"),
+        (None, "open its descriptor again to see, or make the queue anew"),
+    ],
+)
+def test_a_lost_queue_is_made_anew_only_where_its_items_are_lost(items_lost: bool | None, end: str) -> None:
+    assert str(errors.QueueLostError(endpoint="actor jobs", items_lost=items_lost)).endswith(end)
+
+
+def test_an_unknown_outcome_advises_nothing_that_no_call_can_do() -> None:
+    error = errors.OutcomeUnknownError(request_id="r-1")
+
+    assert "same request id" not in f"{error} {type(error).__doc__}"
+    assert str(error).endswith("call again only where twice is harmless")
