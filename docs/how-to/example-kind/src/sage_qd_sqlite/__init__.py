@@ -43,10 +43,6 @@ class SQLiteQueueDescriptor(BaseQueueDescriptor):
     maxsize: int
     durable: bool
 
-    def __init__(self, queue_id: str | None = None, *, maxsize: int = 0, durable: bool = False, **others: Any) -> None:
-        least = max(maxsize, 0) if type(maxsize) is int else maxsize
-        super().__init__(queue_id, maxsize=least, durable=durable, **others)
-
     @classmethod
     def missing_here(cls) -> str | None:
         """Say what is missing: file locks, which Windows does not have in this form."""

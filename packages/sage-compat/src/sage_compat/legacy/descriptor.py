@@ -34,11 +34,6 @@ class LegacyQueueDescriptor(BaseQueueDescriptor):
     capacity_bytes: int
     auto_cleanup: bool
 
-    def __init__(self, queue_id: str | None = None, **settings: Any) -> None:
-        if type(settings.get("maxsize")) is int:
-            settings["maxsize"] = max(settings["maxsize"], 0)
-        super().__init__(queue_id, **settings)
-
     @classmethod
     def _check_queue_id(cls, queue_id: str) -> None:
         super()._check_queue_id(queue_id)

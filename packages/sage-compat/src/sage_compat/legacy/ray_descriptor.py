@@ -26,11 +26,6 @@ class LegacyRayQueueDescriptor(BaseQueueDescriptor):
 
     maxsize: int
 
-    def __init__(self, queue_id: str | None = None, **settings: Any) -> None:
-        if type(settings.get("maxsize")) is int:
-            settings["maxsize"] = max(settings["maxsize"], 0)
-        super().__init__(queue_id, **settings)
-
     @classmethod
     def missing_here(cls) -> str | None:
         """Return in words what keeps queues from being opened here: what keeps those of the new way."""

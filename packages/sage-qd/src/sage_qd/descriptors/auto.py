@@ -110,13 +110,10 @@ class AutoQueueDescriptor(BaseQueueDescriptor):
         consumers: str | Iterable[str] | None = None,
         **needs: Any,
     ) -> None:
-        for name, other in (("max_items", "maxsize"), ("lease", "ack")):
-            if name in needs:
-                if other in needs:
-                    raise TypeError(f"{other} and {name} are the same; give one of them")
-                needs[other] = needs.pop(name)
-        if type(needs.get("maxsize")) is int:
-            needs["maxsize"] = max(needs["maxsize"], 0)
+        if "lease" in needs:
+            if "ack" in needs:
+                raise TypeError("ack and lease are the same; give one of them")
+            needs["ack"] = needs.pop("lease")
         super().__init__(queue_id, producers=_joined(producers), consumers=_joined(consumers), **needs)
         self._freeze(_resolved=None)
 

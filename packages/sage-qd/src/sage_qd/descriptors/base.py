@@ -44,7 +44,7 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
 
     A kind of your own defines :attr:`queue_type`, :attr:`can_serialize`, :attr:`metadata` (or :attr:`settings`, from
     which it is made) and :meth:`_open_queue`, takes its settings and ``queue_id`` as keywords, and is made known by
-    :func:`~sage_qd.register_queue_type`.
+    :func:`~sage_qd.register_queue_type`. A setting ``maxsize`` may also be given as ``max_items``, and is 0 for less.
     """
 
     capabilities: ClassVar[Capabilities | None] = None
@@ -74,6 +74,12 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         chosen = f"{self.queue_type}_{uuid.uuid4().hex[:8]}" if queue_id is None else queue_id
         self._check_queue_id(chosen)
         names = {setting.name for setting in self.settings}
+        if "max_items" in settings and "maxsize" in names:
+            if "maxsize" in settings:
+                raise TypeError("maxsize and max_items are the same; give one of them")
+            settings["maxsize"] = settings.pop("max_items")
+        if type(settings.get("maxsize")) is int:
+            settings["maxsize"] = max(settings["maxsize"], 0)
         if unknown := sorted(settings.keys() - names):
             raise TypeError(f"{type(self).__name__} has no setting {', '.join(unknown)}")
         self._freeze(
@@ -168,7 +174,15 @@ class BaseQueueDescriptor(QueueVerbs, ABC):
         return self.open()
 
     def attach(self) -> Queue[Any]:
-        """Return a new handle of the same queue, which must exist; :meth:`open` goes on returning its own."""
+        """
+        Return a new handle of the same queue, which must exist; :meth:`open` goes on returning its own.
+
+        Raises:
+            QueueNotFoundError: It does not exist.
+            GeometryMismatchError: It exists with other settings.
+            StaleDescriptorError: The name belongs to another queue than :attr:`instance` by now.
+            BackendUnavailableError: Something that the kind needs is missing here.
+        """
         return self._opened(create=False)
 
     def _opened(self, create: bool) -> Queue[Any]:

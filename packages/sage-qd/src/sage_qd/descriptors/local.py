@@ -29,7 +29,7 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
 
     Args:
         queue_id: Any text; one is made up when there is none.
-        maxsize: Most messages to hold; 0 or less for no bound.
+        maxsize: Most messages to hold; 0 or less for no bound. ``max_items`` is the same.
         use_multiprocessing: Make the descriptor of a portable queue between processes instead, a
             ``SharedMemoryQueueDescriptor`` of the same name and bound.
     """
@@ -57,7 +57,7 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
             return queue_kind(_BETWEEN_PROCESSES)(**given)
 
     @overload
-    def __init__(self, queue_id: str | None = None, *, maxsize: int = 0) -> None: ...
+    def __init__(self, queue_id: str | None = None, *, maxsize: int = 0, max_items: int = 0) -> None: ...
     @overload
     def __init__(self, maxsize: int, use_multiprocessing: bool = False, queue_id: str | None = None) -> None: ...
 
@@ -65,8 +65,6 @@ class LocalQueueDescriptor(BaseQueueDescriptor):
         given = arranged(positional, keywords, _SHIPPED_ORDER)
         if _is_true(given.pop("use_multiprocessing", False)):  # only a subclass comes here with it
             raise ValueError(f"use_multiprocessing is for PythonQueueDescriptor, and {type(self).__name__} is another")
-        if type(given.get("maxsize")) is int:
-            given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)
 
     @classmethod

@@ -37,7 +37,7 @@ class RayQueueDescriptor(BaseQueueDescriptor):
 
     Args:
         queue_id: Any text; made up when there is none.
-        maxsize: Exact bound in messages; 0 or less for bounded by bytes alone.
+        maxsize: Exact bound in messages; 0 or less for bounded by bytes alone. ``max_items`` is the same.
         capacity_bytes: Size of the ring at home, rounded up to a power of two.
         namespace: Ray namespace of the actor, whatever that of the job is.
         codec: How messages become bytes: ``pickle``, ``msgpack``, ``json`` or ``raw``.
@@ -80,6 +80,7 @@ class RayQueueDescriptor(BaseQueueDescriptor):
         queue_id: str | None = None,
         *,
         maxsize: int = 0,
+        max_items: int = 0,
         capacity_bytes: int = 1 << 22,
         namespace: str = DEFAULT_NAMESPACE,
         codec: str = "pickle",
@@ -105,8 +106,6 @@ class RayQueueDescriptor(BaseQueueDescriptor):
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
         given = arranged(positional, keywords, _SHIPPED_ORDER)
-        if type(given.get("maxsize")) is int:
-            given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)
 
     def _open_queue(self, create: bool) -> "RayQueue[Any]":
@@ -122,7 +121,15 @@ class RayQueueDescriptor(BaseQueueDescriptor):
         return queue
 
     def destroy(self) -> None:
-        """End the queue with its messages and its actor: all other handles find it lost. Closes it here."""
+        """
+        End the queue with its messages and its actor: all other handles find it lost. Closes it here.
+
+        Raises:
+            QueueNotFoundError: It does not exist.
+            QueueLostError: Its actor is gone already.
+            QueueUnavailableError: Ray is not initialised in this process.
+            OutcomeUnknownError: It was sent, and no answer came.
+        """
         self.open(create=False).destroy()
 
     if TYPE_CHECKING:  # the same methods; only the type of the queue is known here

@@ -54,6 +54,7 @@ class RPCQueueDescriptor(BaseQueueDescriptor):
         allow_pickle: Let messages be pickles; who can put one can run code here. The server must allow them, too.
         ack: ``lease``: ``get`` is at least once, a client that dies gives back its messages; ``auto``: at most once.
         maxsize: Exact bound in messages of a queue that the server makes for us; 0 or less for whatever there is.
+            ``max_items`` is the same.
     """
 
     queue_type = "rpc_queue"
@@ -106,6 +107,7 @@ class RPCQueueDescriptor(BaseQueueDescriptor):
         allow_pickle: bool = False,
         ack: Literal["lease", "auto"] = "lease",
         maxsize: int = 0,
+        max_items: int = 0,
     ) -> None: ...
     @overload
     def __init__(
@@ -124,12 +126,11 @@ class RPCQueueDescriptor(BaseQueueDescriptor):
         allow_pickle: bool = False,
         ack: Literal["lease", "auto"] = "lease",
         maxsize: int = 0,
+        max_items: int = 0,
     ) -> None: ...
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
         given = arranged(positional, keywords, _FIRST_ORDER)
-        if type(given.get("maxsize")) is int:
-            given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)
         if self.key_file is not None and self.key_env is not None:
             raise ValueError("key_file and key_env are two places for one key; give one of them")

@@ -104,12 +104,6 @@ class SageQueueDescriptor(BaseQueueDescriptor):
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
         given = arranged(positional, keywords, _SHIPPED_ORDER)
-        if "max_items" in given:
-            if "maxsize" in given:
-                raise TypeError("maxsize and max_items are the same; give one of them")
-            given["maxsize"] = given.pop("max_items")
-        if type(given.get("maxsize")) is int:
-            given["maxsize"] = max(given["maxsize"], 0)
         if given.get("namespace", "") is None:
             del given["namespace"]
         super().__init__(**given)
@@ -147,7 +141,8 @@ class SageQueueDescriptor(BaseQueueDescriptor):
             raise BackendUnavailableError(
                 backend=self.queue_type,
                 missing=f"the compiled ring ({error})",
-                install="it needs Linux and a wheel or build with a C compiler: pip install --force-reinstall sage-qd",
+                install="on Linux, install a wheel for this system, or build from the sources with a C compiler: "
+                "pip install ./packages/sage-qd",
             ) from error
         return SageQueue.open(
             self.queue_id,
@@ -169,7 +164,12 @@ class SageQueueDescriptor(BaseQueueDescriptor):
         return asdict(self.open().stats())
 
     def destroy(self) -> None:
-        """Remove the queue: nobody can open it any more, who has it open goes on. Closes it here."""
+        """
+        Remove the queue: nobody can open it any more, who has it open goes on. Closes it here.
+
+        Raises:
+            QueueNotFoundError: It does not exist.
+        """
         queue = self.open(create=False)
         queue.unlink()
         queue.close()

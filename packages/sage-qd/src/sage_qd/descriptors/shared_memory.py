@@ -25,7 +25,7 @@ class SharedMemoryQueueDescriptor(BaseQueueDescriptor):
 
     Args:
         queue_id: Any text that fits a file name as :mod:`sage_qd.queues.names` writes it; made up when there is none.
-        maxsize: Exact bound in messages; 0 or less for bounded by bytes alone.
+        maxsize: Exact bound in messages; 0 or less for bounded by bytes alone. ``max_items`` is the same.
         capacity_bytes: Size of the ring, rounded up to a multiple of 4 096; a message must fit it.
         codec: How messages become bytes: ``pickle``, ``msgpack``, ``json`` or ``raw``.
     """
@@ -47,8 +47,6 @@ class SharedMemoryQueueDescriptor(BaseQueueDescriptor):
 
     def __init__(self, *positional: Any, **keywords: Any) -> None:
         given = arranged(positional, keywords, _ORDER)
-        if type(given.get("maxsize")) is int:
-            given["maxsize"] = max(given["maxsize"], 0)
         super().__init__(**given)
 
     @classmethod

@@ -26,7 +26,7 @@ RAY: Final = Capabilities(
 )
 RPC: Final = Capabilities(
     reach=Reach.HOSTS,
-    delivery=Delivery.ONCE_OR_LEASED,
+    delivery=Delivery.LEASED_OR_ONCE,
     survives_crash=True,
     lease=True,
     views=False,

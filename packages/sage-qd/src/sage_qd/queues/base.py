@@ -54,6 +54,7 @@ class Delivery(Enum):
 
     WITH_THE_PROCESS = "items live and die with their process"
     ONCE_OR_LEASED = "get: at most once; lease: at least once"
+    LEASED_OR_ONCE = "get: at least once, or at most once with ack='auto'; lease: at least once"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +233,10 @@ class Queue(ABC, Generic[T]):
     **Threads.** Every method may be called from any thread. **Truth.** A queue is always true, however much it holds.
 
     Every method may raise :class:`~sage_qd.errors.QueueClosedError` after ``close``; ``TypeError`` or ``ValueError``
-    answer a malformed argument, and leave the queue as it was.
+    answer a malformed argument, and leave the queue as it was. Every method may also raise ``CorruptQueueError`` where
+    shared bytes break a rule, and ``QueueMovedError`` on a handle that cannot follow a move. Kinds whose messages are
+    elsewhere (Ray, RPC) add ``QueueUnavailableError``, ``OutcomeUnknownError``, ``QueueLostError``,
+    ``AuthenticationError`` and ``ProtocolError``.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -246,7 +250,8 @@ class Queue(ABC, Generic[T]):
         """
         Append one message, waiting while the queue is full.
 
-        When this returns, the message is in the queue; when it raises, the queue is unchanged.
+        When this returns, the message is in the queue; when it raises, the queue is unchanged, unless the error is
+        ``OutcomeUnknownError``: then nobody knows.
 
         Args:
             item: The message: what the kind carries: any object, or what its codec takes.
@@ -257,6 +262,8 @@ class Queue(ABC, Generic[T]):
             Full: No room within ``timeout``.
             ShutDown: The queue was shut down.
             MessageTooLargeError: It can never fit, however long one waits.
+            QueueNoSpaceError: A large message needs a file of its own, and the file system is full.
+            Exception: What the codec raises for an object that it does not take, as ``pickle.PicklingError``.
         """
 
     @abstractmethod
@@ -279,6 +286,8 @@ class Queue(ABC, Generic[T]):
             Full: Not even the first found room within ``timeout``.
             ShutDown: The queue was shut down before the first.
             MessageTooLargeError: One of them can never fit; none was put.
+            QueueNoSpaceError: As put; those before it were put.
+            Exception: What the codec raises for an object that it does not take; none was put.
         """
 
     # -- Read side ----------------------------------------------------------------------------------------------------

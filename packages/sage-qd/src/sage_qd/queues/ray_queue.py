@@ -140,7 +140,14 @@ class RayQueue(Follower[T]):
         return cast("str | None", self._asked("successor"))
 
     def destroy(self) -> None:
-        """End the queue with its messages and its actor: all other handles find it lost. Closes this one."""
+        """
+        End the queue with its messages and its actor: all other handles find it lost. Closes this one.
+
+        Raises:
+            QueueClosedError: This handle is closed.
+            QueueLostError: The actor is gone already.
+            OutcomeUnknownError: It was sent, and no answer came.
+        """
         self._asked("end")
         self.close()
 

@@ -35,7 +35,7 @@ class DescriptorContract(ABC):
         Return a descriptor of the kind under test.
 
         Args:
-            **settings: ``queue_id`` and ``maxsize``, as the tests need them.
+            **settings: ``queue_id``, and ``maxsize`` or ``max_items``, as the tests need them.
         """
 
     @pytest.fixture
@@ -107,6 +107,12 @@ class DescriptorContract(ABC):
 
     def test_negative_maxsize_means_no_bound(self) -> None:
         assert self.make_descriptor(queue_id="q", maxsize=-7) == self.make_descriptor(queue_id="q", maxsize=0)
+
+    def test_max_items_is_another_spelling_of_maxsize(self) -> None:
+        assert self.make_descriptor(queue_id="q", max_items=3) == self.make_descriptor(queue_id="q", maxsize=3)
+        assert self.make_descriptor(queue_id="q", max_items=-7) == self.make_descriptor(queue_id="q", maxsize=0)
+        with pytest.raises(TypeError, match="the same"):
+            self.make_descriptor(maxsize=3, max_items=3)
 
     def test_copies_are_the_same_value(self, descriptor: BaseQueueDescriptor) -> None:
         assert copy.copy(descriptor) == descriptor

@@ -3,6 +3,8 @@
 # ruff: noqa: D102  (the name of a test is its documentation)
 
 import math
+import pickle
+import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -242,6 +244,19 @@ class MessageRules(OpensQueues):
             small.put_many(failing())
 
         assert small.empty()
+
+    def test_put_of_what_the_codec_does_not_take_leaves_the_queue_as_it_was(self, queue: Queue[Any]) -> None:
+        if queue.capabilities.same_object:
+            pytest.skip("this kind takes any object")
+        queue.put("before")
+
+        with pytest.raises((TypeError, ValueError, pickle.PicklingError)):
+            queue.put(threading.Lock())
+        with pytest.raises((TypeError, ValueError, pickle.PicklingError)):
+            queue.put_many(["fine", threading.Lock()])
+
+        assert queue.qsize() == 1
+        assert queue.get() == "before"
 
     def test_get_many_takes_what_is_there(self, queue: Queue[Any]) -> None:
         queue.put_many(range(5))

@@ -58,6 +58,14 @@ class RPCQueue(Follower[T]):
     server in the event loop for each step that does not wait. A forked child that uses an inherited queue opens a
     connection of its own.
 
+    Beside what every queue raises, each call may raise
+
+    * ``QueueUnavailableError``: the server could not be reached, and nothing was sent;
+    * ``OutcomeUnknownError``: the request was sent, and its answer was lost;
+    * ``QueueLostError``: the server that held the messages is gone, and they with it;
+    * ``AuthenticationError``: one of the two could not prove who it is;
+    * ``ProtocolError``: the server sent what the protocol does not allow.
+
     Args:
         address: Where the server is.
         queue_id: The name of the queue there.
