@@ -29,6 +29,13 @@ def nodes(cluster: Any, other_node: str) -> list[str]:
     return [ray.get_runtime_context().get_node_id(), other_node]
 
 
+def test_the_task_of_ray_is_a_public_name() -> None:
+    import sage_qd.runtime
+
+    assert issubclass(sage_qd.runtime.RayTask, sage_qd.runtime.BaseTask)
+    assert sage_qd.runtime.RayTask is sage_qd.runtime.RayTask
+
+
 def queues_left() -> list[str]:
     import ray
 

@@ -26,3 +26,20 @@ def test_no_heavy_library_is_loaded(source: str) -> None:
     done = subprocess.run([sys.executable, "-c", source + look], capture_output=True, text=True, timeout=60)
 
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_task_of_ray_is_loaded_when_it_is_used_and_says_what_is_missing() -> None:
+    source = """
+import sys
+import sage_qd, sage_qd.runtime
+print("ray" in sys.modules)
+sys.modules["ray"] = None  # as where it is not installed
+try:
+    from sage_qd.runtime import RayTask
+except sage_qd.BackendUnavailableError as error:
+    print("pip install 'sage-qd[ray]'" in str(error))
+"""
+
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout == "False\nTrue\n", done.stderr

@@ -5,6 +5,8 @@ Write a job with :class:`LocalEnvironment`, :class:`ProcessEnvironment` or :clas
 runs in all three.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from sage_qd.runtime.connection import Connection, EnhancedConnection
 from sage_qd.runtime.context import RuntimeContext
 from sage_qd.runtime.dispatcher import Dispatcher, JobState
@@ -23,6 +25,9 @@ from sage_qd.runtime.packets import Packet, StopSignal, stable_hash
 from sage_qd.runtime.process_task import ProcessTask
 from sage_qd.runtime.router import BaseRouter
 from sage_qd.runtime.task import BaseTask, LocalTask
+
+if TYPE_CHECKING:
+    from sage_qd.runtime.ray_task import RayTask as RayTask
 
 __all__ = [
     "BaseFunction",
@@ -53,3 +58,12 @@ __all__ = [
     "Transformation",
     "stable_hash",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load ``RayTask`` when it is used; it is not in ``__all__``, because it needs Ray."""
+    if name == "RayTask":
+        from sage_qd.runtime.dispatcher import ray_task
+
+        return ray_task().RayTask
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
