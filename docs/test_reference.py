@@ -39,8 +39,10 @@ def test_names_page_has_each_public_name_once() -> None:
 
 def test_page_of_the_runtime_has_each_public_name_once() -> None:
     """Likewise."""
-    documented = DOCUMENTED.findall((REFERENCE / "runtime.md").read_text())
+    page = (REFERENCE / "runtime.md").read_text()
+    documented = DOCUMENTED.findall(page)
     assert sorted(documented) == sorted(f"sage_qd.runtime.{name}" for name in sage_qd.runtime.__all__)
+    assert ".. py:class:: sage_qd.runtime.RayTask\n" in page  # by hand: it cannot be imported where pages are made
 
 
 def test_page_of_sage_compat_has_each_public_name_once() -> None:
@@ -87,3 +89,13 @@ def test_page_on_moving_off_has_the_table_of_today() -> None:
     page = (REFERENCE.parent / "how-to" / "move-off-the-old-api.md").read_text()
 
     assert page == page_with_table(page)
+
+
+def test_the_table_of_the_first_page_links_every_page() -> None:
+    """The lists of pages are hidden, so the table is how a reader finds them."""
+    text = (REFERENCE.parent / "index.md").read_text()
+    listed = [page for block in re.findall(r"```{toctree}\n(?::.*\n)+\n([^`]*)```", text) for page in block.split()]
+    table = "\n".join(line for line in text.splitlines() if line.startswith("| "))
+
+    assert len(listed) > 30
+    assert sorted(re.findall(r"\]\(([\w/-]+)\.md\)", table)) == sorted(listed)

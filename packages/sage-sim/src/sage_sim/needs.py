@@ -139,7 +139,8 @@ def missing(plan: Plan, faults: Faults | None) -> list[str]:
         ]
     if faults is not None and faults.has("kill-inside") and not inside.points():
         found.append(
-            "the fault 'kill-inside' needs a build of sage-qd with fault points: SAGE_QD_POINTS=1 pip install ."
+            "the fault 'kill-inside' needs a build of sage-qd with fault points: "
+            "SAGE_QD_POINTS=1 pip install ./packages/sage-qd"
         )
     return found
 
