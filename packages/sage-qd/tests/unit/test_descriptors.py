@@ -41,6 +41,14 @@ def test_positional_arguments_have_the_shipped_order() -> None:
     assert SageQueueDescriptor(10).maxsize == LocalQueueDescriptor(10).maxsize == 10
 
 
+def test_the_rpc_kind_declares_the_delivery_of_its_default() -> None:
+    declared = RPCQueueDescriptor.capabilities
+
+    assert RPCQueueDescriptor("jobs").ack == "lease"
+    assert declared is not None
+    assert declared.delivery.value.startswith("get: at least once, ")
+
+
 def test_max_items_is_maxsize() -> None:
     assert SageQueueDescriptor("jobs", max_items=7) == SageQueueDescriptor("jobs", maxsize=7)
     assert SageQueueDescriptor("jobs", maxsize=7).max_items == 7
