@@ -63,6 +63,7 @@ static const named_test tests[] = {
     TEST(leases_of_a_killed_single_consumer_come_back),
     TEST(a_put_wakes_a_sleeping_getter),
     TEST(a_get_wakes_a_sleeping_putter),
+    TEST(who_waits_for_room_waits_for_what_a_put_takes),
     TEST(a_wake_keeps_the_mark_of_those_who_sleep_on),
     TEST(a_mark_of_a_killed_sleeper_is_cleared),
     TEST(an_item_is_there_before_anybody_is_woken_for_it),

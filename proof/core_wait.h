@@ -72,6 +72,20 @@ static void a_get_wakes_a_sleeping_putter(void) {
     }
 }
 
+/* Records of 4 units fill a region to the last one; what is sampled takes 5. */
+static void who_waits_for_room_waits_for_what_a_put_takes(void) {
+    sq_ring *ring = join_ring(MAKE_RING(0));
+    uint32_t units = sq_record_units(48, false), both[2] = {0, 0};
+    for (uint32_t turn = 0; turn < 1000; turn++) {
+        bool worth = sq_worth_trying(ring, SQ_PRODUCERS, units);
+        int status = put_item(ring, turn, 48);
+        CHECK_IS(worth, status == SQ_OK);
+        both[worth]++;
+        if (status == SQ_FULL) CHECK(get_item(ring) >= 0);
+    }
+    CHECK(both[0] > 100 && both[1] > 100);
+}
+
 /* Two sleep, one item comes: the other one's mark stays, so that the next put wakes it too. */
 static void a_wake_keeps_the_mark_of_those_who_sleep_on(void) {
     int fd = MAKE_RING(0);

@@ -305,7 +305,7 @@ static void open_bench(const scenario *plan) {
     memset(bench.died, 0, sizeof bench.died);
     bench.plan = plan;
     world.next_event = UINT64_MAX; /* nobody runs yet */
-    world.units_most = sq_record_units(plan->length + 31, true);
+    world.units_most = sq_record_units(plan->length + 31, false);
     bench.fd = memfd_create("sage-proof", MFD_CLOEXEC);
     world.count = 0;
     while (world.count < ACTORS_MOST && plan->roles[world.count].script) world.count++;

@@ -156,7 +156,7 @@ static struct {
     uint64_t entered;    /* the step at which the current process went on */
     uint64_t passed_ns;  /* time in which nobody could run */
     uint64_t random, gap;
-    uint32_t units_most;  /* of an item */
+    uint32_t units_most;  /* of an item without an extension */
     bool calm;            /* nobody died or was stopped, so nobody may have to wait for the end of a slice */
     bool waits_may_fail;  /* somebody was stopped, or the kernel was no help: locks may be waited for so long */
     uint32_t deaths;

@@ -1,6 +1,7 @@
 """Growing a ring: what is queued and leased stays, and everybody else goes on by themselves."""
 
 import errno
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,3 +192,18 @@ with create(path=sys.argv[2] + "/ring", capacity_bytes=4096) as ring:
     assert 0 < int(free) < 1 << 17
     assert process.hear() == str(1 << 14)
     process.finish()
+
+
+def test_a_large_ring_is_made_and_grows_while_a_timer_ticks(new_ring: NewRing) -> None:
+    """On Linux's tmpfs a signal interrupts the reservation of pages."""
+    ticks: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: ticks.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        ring = new_ring(capacity_bytes=64 << 20)
+        ring.resize(128 << 20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert (ring.stats().capacity_bytes, bool(ticks)) == (128 << 20, True)

@@ -1,8 +1,10 @@
 """Spill files: where payloads go that are too long for the ring, and that none is left over or removed too early."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -46,6 +48,21 @@ def test_a_payload_longer_than_the_ring_goes_through_a_file(new_ring: NewRing, w
     assert (len(files(ring)), os.stat(files(ring)[0]).st_size, ring.stats().spills) == (1, len(LARGE), 1)
     assert ring.get() == LARGE
     assert files(ring) == []
+
+
+def test_no_byte_code_runs_between_the_put_and_its_end(small: Ring) -> None:
+    """Ctrl-C is answered where byte code runs: a put that was done would raise, and its file be removed."""
+    seen = []
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and small.qsize():
+            seen.append(frame.f_code.co_qualname)
+
+    sys.setprofile(look)
+    small.put(LARGE)
+    sys.setprofile(None)
+
+    assert (seen, small.get()) == ([], LARGE)
 
 
 def test_every_way_of_getting_reads_it(small: Ring) -> None:

@@ -97,6 +97,8 @@ cdef extern from "ring.h" nogil:
     uint32_t sq_party_epoch(sq_ring *ring, uint32_t slot)
     uint32_t sq_party_pid(sq_ring *ring, uint32_t slot)
 
+    uint32_t sq_record_units(uint64_t length, bint extended)
+    uint64_t sq_parts_length(const sq_part *parts, size_t count)
     int sq_put(sq_ring *ring, const void *data, size_t length, uint8_t tag)
     int sq_put_parts(sq_ring *ring, const sq_part *parts, size_t count, uint8_t tag, uint8_t flags)
     int sq_put_parts_wait(
@@ -123,8 +125,8 @@ cdef extern from "ring.h" nogil:
     int sq_settle_many(
         sq_ring *ring, bint wait, const sq_record *records, uint32_t count, uint32_t acked, uint32_t *fenced)
 
-    bint sq_spin(sq_ring *ring, sq_which which, uint32_t units)
-    int sq_wait_turn(sq_ring *ring, sq_which which, uint32_t units, uint64_t deadline_ns)
+    bint sq_spin(sq_ring *ring, sq_which which, uint32_t plain_units)
+    int sq_wait_turn(sq_ring *ring, sq_which which, uint32_t plain_units, uint64_t deadline_ns)
     int sq_wait_lock(sq_ring *ring, sq_which which)
     int sq_wait_any(sq_ring **rings, uint32_t count, uint64_t deadline_ns)
     bint sq_ready_indeed(sq_ring *ring)

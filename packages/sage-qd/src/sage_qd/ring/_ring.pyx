@@ -549,7 +549,7 @@ cdef class Ring:
             part.data = PyBytes_AS_STRING(item)
             if length <= <uint64_t>self.copy_up_to:
                 status = sq_put(&self.ring, part.data, part.length, tag)
-                if status == SQ_FULL and block and sq_spin(&self.ring, SQ_PRODUCERS, 2 + <uint32_t>(length // 16)):
+                if status == SQ_FULL and block and sq_spin(&self.ring, SQ_PRODUCERS, sq_record_units(length, False)):
                     status = sq_put(&self.ring, part.data, part.length, tag)
                 if status == SQ_OK:
                     return 0
@@ -637,11 +637,8 @@ cdef class Ring:
     ) except -1:
         """Put, waiting for room until the deadline. The buffers are held by the caller."""
         cdef int status
-        cdef uint32_t units = 2
-        cdef size_t at
+        cdef uint32_t units = sq_record_units(sq_parts_length(parts, count), False)
         self.check()  # what was asked for the arguments may have closed the ring
-        for at in range(count):
-            units += <uint32_t>((parts[at].length + 15) // 16)
         while True:
             if self.alone:
                 status = sq_put_parts(&self.ring, parts, count, tag, flags)
@@ -676,10 +673,17 @@ cdef class Ring:
     def put_spilled(self, parts, uint64_t length, uint8_t tag, uint64_t deadline_ns) -> None:
         """Put a payload into a spill file and its reference into the ring. Internal."""
         cdef sq_part part
-        with self.spills.write(parts, length) as reference:
-            part.data = PyBytes_AS_STRING(reference)
-            part.length = PyBytes_GET_SIZE(reference)
+        # No byte code runs between the put and the end: Ctrl-C there would tell of a put that was done as of none.
+        file, reference = self.spills.write(parts, length)
+        part.data = PyBytes_AS_STRING(reference)
+        part.length = PyBytes_GET_SIZE(reference)
+        try:
             self.put_waiting(&part, 1, tag, SQ_RECORD_SPILLED, deadline_ns)
+        except BaseException:
+            self.spills.remove(reference)  # closing the last handle may have done so
+            raise
+        finally:
+            file.close()
 
     def put_many(self, items, timeout=None) -> int:
         """

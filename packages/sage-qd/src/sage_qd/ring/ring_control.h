@@ -122,11 +122,7 @@ static inline int sq_resize_locked(sq_ring *ring, uint64_t capacity) {
     uint64_t head = sq_load64(&header->head), tail = sq_load64(&header->tail);
     uint32_t used = sq_units(tail) - sq_units(head);
     if (used > old->capacity) return sq_poison(ring, "tail", offsetof(sq_header, tail), used, old->capacity);
-    int error = posix_fallocate(ring->fd, (off_t)at, (off_t)capacity);
-    if (error) {
-        errno = error;
-        return sq_fail(&ring->fault, SQ_SYSTEM, "posix_fallocate", at, capacity, 0);
-    }
+    if (sq_reserve_pages(ring->fd, at, capacity)) return sq_fail(&ring->fault, SQ_SYSTEM, "posix_fallocate", at, capacity, 0);
     SQ_POINT(resize_reserved);
     int status = SQ_OK;
     uint64_t word = sq_geometry(at / page, (uint32_t)__builtin_ctzll(capacity / SQ_UNIT),

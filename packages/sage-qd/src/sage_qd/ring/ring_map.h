@@ -111,6 +111,25 @@ static inline uint64_t sq_round_capacity(uint64_t bytes) {
     return capacity;
 }
 
+#define SQ_PIECE (4ull << 20)
+
+/* Reserves pages, piece by piece: at a signal tmpfs gives a piece up, and a timer must not keep a large one from ever coming
+ * about. -1 and errno: nothing is reserved, although the file may be longer. */
+static inline int sq_reserve_pages(int fd, uint64_t at, uint64_t bytes) {
+    for (uint64_t done = 0, piece; done < bytes; done += piece) {
+        piece = bytes - done < SQ_PIECE ? bytes - done : SQ_PIECE;
+        int error;
+        do error = posix_fallocate(fd, (off_t)(at + done), (off_t)piece);
+        while (error == EINTR);
+        if (error) {
+            if (done) (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)done);
+            errno = error;
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* Makes an empty file (or memfd) into a ring. Nobody else may see the file yet: a crash in here leaves a nameless file,
  * which the kernel frees. */
 static inline int sq_format(int fd, const sq_settings *wanted, sq_fault *fault) {
@@ -121,11 +140,7 @@ static inline int sq_format(int fd, const sq_settings *wanted, sq_fault *fault) 
     uint64_t page = sq_page(), capacity = sq_round_capacity(wanted->capacity_bytes);
     uint64_t header_bytes = (sizeof(sq_header) + page - 1) / page * page, total = header_bytes + capacity;
     /* Reserves every page now: ftruncate alone would succeed on a full tmpfs and the first touch would be SIGBUS. */
-    int error = posix_fallocate(fd, 0, (off_t)total);
-    if (error) {
-        errno = error;
-        return sq_fail(fault, SQ_SYSTEM, "posix_fallocate", 0, total, 0);
-    }
+    if (sq_reserve_pages(fd, 0, total)) return sq_fail(fault, SQ_SYSTEM, "posix_fallocate", 0, total, 0);
     SQ_POINT(format_reserved);
     sq_header *header = mmap(NULL, header_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED) return sq_fail(fault, SQ_SYSTEM, "mmap", 0, header_bytes, 0);

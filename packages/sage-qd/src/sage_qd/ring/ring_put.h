@@ -80,7 +80,7 @@ SQ_HOT int sq_write_reserve(sq_writer *writer, uint64_t length, uint8_t tag, uin
     sq_ring *ring = writer->ring;
     uint32_t sequence = sq_items(writer->tail);
     bool sampled = (sequence & (SQ_SAMPLE_EVERY - 1)) == 0;
-    bool extended = sampled || (ring->mode & SQ_MODE_CHECKSUM);
+    bool extended = sq_is_extended(ring, sequence);
     if (__builtin_expect(length > sq_max_length(ring), 0))
         return sq_fail(&ring->fault, SQ_TOO_LARGE, "length", 0, length, sq_max_length(ring));
     uint32_t units = sq_record_units(length, extended);
@@ -209,7 +209,7 @@ static inline int sq_put_parts_wait(sq_ring *ring, const sq_part *parts, size_t 
     for (;;) {
         int status = sq_put_once(ring, parts, count, length, tag, flags, true);
         if (status == SQ_FULL) {
-            status = sq_wait_turn(ring, SQ_PRODUCERS, sq_record_units(length, true), deadline_ns);
+            status = sq_wait_turn(ring, SQ_PRODUCERS, sq_record_units(length, false), deadline_ns);
             if (status == SQ_OK) continue;
         } else if (status == SQ_AGAIN && sq_now_ns() >= deadline_ns) {
             status = SQ_FULL; /* the lock could not be had: its owner is stopped, or starved of its core */

@@ -235,23 +235,30 @@ static inline uint32_t sq_live_items(sq_header *header, uint64_t head, uint64_t 
     return taken <= items ? items - taken : items;
 }
 
-static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t units) {
+/* Whether the record with that sequence carries an extension: one more unit. */
+SQ_HOT bool sq_is_extended(sq_ring *ring, uint32_t sequence) {
+    return (sequence & (SQ_SAMPLE_EVERY - 1)) == 0 || (ring->mode & SQ_MODE_CHECKSUM);
+}
+
+/* `plain_units`: of the record to put, without the extension that it may need where it comes to lie. */
+static inline bool sq_worth_trying(sq_ring *ring, enum sq_which which, uint32_t plain_units) {
     sq_header *header = ring->header;
     uint32_t state = sq_load32(&header->control.state);
     uint64_t tail = sq_load_acquire64(&header->tail), head = sq_load_acquire64(&header->head);
     if (state & (SQ_STATE_POISONED | SQ_STATE_IMMEDIATE) || sq_load32(&ring->broken)) return true;
     if (which == SQ_CONSUMERS) /* of one look at head: with two, the last item could leave in between, and no end be seen */
         return sq_units(tail) != sq_units(sq_next_position(header, head)) || ((state & SQ_STATE_SHUTDOWN) && tail == head);
-    return state != 0 || (sq_units(tail) - sq_units(head) + (uint64_t)units <= ring->map->capacity &&
+    uint64_t units = (uint64_t)plain_units + sq_is_extended(ring, sq_items(tail));
+    return state != 0 || (sq_units(tail) - sq_units(head) + units <= ring->map->capacity &&
                           sq_live_items(header, head, tail) < ring->max_items) ||
            sq_load64(&header->control.geometry) != ring->map->word;
 }
 
 /* About 40 pauses: what a busy partner needs to answer. Comes before a wait and is no part of it, because it may be called
  * with the GIL: giving that up takes longer. */
-static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
+static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t plain_units) {
     for (int turn = 0; turn < 40; turn++) {
-        if (sq_worth_trying(ring, which, units)) return true;
+        if (sq_worth_trying(ring, which, plain_units)) return true;
         sq_pause();
     }
     return false;
@@ -260,28 +267,28 @@ static inline bool sq_spin(sq_ring *ring, enum sq_which which, uint32_t units) {
 #define SQ_YIELDING_NS 50000ull
 #define SQ_SHORT_WAIT_NS 200000ull /* a sleep and a wake-up on each side, with a neighbour on the core */
 
-/* Waits until an operation that needs `units` is worth trying again. SQ_OK: try. SQ_AGAIN: a slice ended or a signal came.
+/* Waits until an operation is worth trying again. SQ_OK: try. SQ_AGAIN: a slice ended or a signal came.
  * SQ_EMPTY/SQ_FULL: the deadline passed. Without the GIL. */
-static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t units, uint64_t deadline_ns) {
+static int sq_wait_turn(sq_ring *ring, enum sq_which which, uint32_t plain_units, uint64_t deadline_ns) {
     sq_event *event = which == SQ_PRODUCERS ? &ring->header->not_full : &ring->header->not_empty;
-    if (sq_worth_trying(ring, which, units)) return SQ_OK;
+    if (sq_worth_trying(ring, which, plain_units)) return SQ_OK;
     uint64_t start = sq_now_ns();
     if (start >= deadline_ns) return which == SQ_PRODUCERS ? SQ_FULL : SQ_EMPTY;
     int status = SQ_AGAIN;
     sq_word32 *budget = &ring->yields[which];
     for (uint32_t turn = 0, turns = sq_load32(budget); turn < turns && status == SQ_AGAIN; turn++) {
         sched_yield(); /* the partner may want this core */
-        if (sq_worth_trying(ring, which, units)) status = SQ_OK;
+        if (sq_worth_trying(ring, which, plain_units)) status = SQ_OK;
         else if (sq_now_ns() - start > SQ_YIELDING_NS) break; /* others want it: each turn may cost their whole slice */
     }
     if (status == SQ_AGAIN) {
         uint32_t key = sq_event_announce(event, true);
-        if (sq_worth_trying(ring, which, units)) {
+        if (sq_worth_trying(ring, which, plain_units)) {
             status = SQ_OK;
         } else {
             uint64_t slice_end = start + SQ_SLICE_NS;
             sq_event_sleep(event, key, slice_end < deadline_ns ? slice_end : deadline_ns);
-            if (sq_worth_trying(ring, which, units)) status = SQ_OK;
+            if (sq_worth_trying(ring, which, plain_units)) status = SQ_OK;
         }
     }
     uint64_t waited = sq_now_ns() - start;

@@ -2,10 +2,9 @@
 Spill files: where payloads go that would take too much of the ring.
 
 A spill file lies beside its segment, named ``<segment>~<16 hexadecimal digits>``; the record in the ring holds 16
-bytes:
-that number and the payload's length. The file is written and linked into place before the record is put, and removed
-after the record was taken, so what a killed process leaves is a file that no record refers to. The writer holds a
-shared ``flock`` on it until the record is in the ring; `remove_orphans` takes an unlocked file without a record for
+bytes: that number and the payload's length. The file is written and linked into place before the record is put, and
+removed after the record was taken, so what a killed process leaves is a file that no record refers to. The writer holds
+a shared ``flock`` on it until the record is in the ring; `remove_orphans` takes an unlocked file without a record for
 what it is.
 """
 
@@ -17,8 +16,8 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 from sage_qd.errors import CorruptQueueError, QueueNoSpaceError
@@ -38,28 +37,26 @@ class SpillFiles:
         """Where the file with that number lies."""
         return f"{self.prefix}{number:016x}"
 
-    @contextmanager
-    def write(self, parts: Sequence[bytes | bytearray | memoryview], length: int) -> Iterator[bytes]:
+    def write(self, parts: Sequence[bytes | bytearray | memoryview], length: int) -> tuple[FileIO, bytes]:
         """
-        Write one payload; yields the reference to put. The file is removed when the body raises.
+        Write one payload.
+
+        Returns:
+            The file, which is locked as long as it is open, and the reference to put; who does not put it removes it.
 
         Raises:
             QueueNoSpaceError: The file system is full; nothing is left behind.
         """
         number = secrets.randbits(64)
-        path = self.path(number)
-        descriptor = in_folder(self._folder, nameless_file)
+        file = FileIO(in_folder(self._folder, nameless_file), "r+")
         try:
-            self._fill(descriptor, parts, length)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            in_folder(self._folder, lambda _: link_into_place(descriptor, path))
-            try:
-                yield REFERENCE.pack(number, length)
-            except BaseException:
-                remove_if_there(path)  # closing the last handle may have done so
-                raise
-        finally:
-            os.close(descriptor)
+            self._fill(file.fileno(), parts, length)
+            fcntl.flock(file, fcntl.LOCK_SH)
+            in_folder(self._folder, lambda _: link_into_place(file.fileno(), self.path(number)))
+            return file, REFERENCE.pack(number, length)
+        except BaseException:
+            file.close()
+            raise
 
     def _folder(self) -> str:
         """The folder of the segment; that of an unlinked ring may have gone with other queues."""
@@ -96,13 +93,15 @@ class SpillFiles:
             shown = f"{number:016x}"
             raise CorruptQueueError(field="spill file", value=shown, wanted="a file beside the ring") from error
         with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(descriptor).st_size < length:
-                found = os.fstat(descriptor).st_size
+            if (found := os.fstat(descriptor).st_size) < length:
                 raise CorruptQueueError(field="spill file size", value=found, wanted=length)
-            return file.read(length)
+            data = file.read(length)
+        if len(data) != length:
+            raise CorruptQueueError(field="spill file size", value=len(data), wanted=length)
+        return data
 
     def remove(self, reference: bytes) -> None:
-        """Remove the file of a record that was taken out."""
+        """Remove the file of a record that was taken out, or was not put."""
         remove_if_there(self.path(REFERENCE.unpack(reference)[0]))
 
     def listed(self) -> list[str]:
