@@ -6,6 +6,7 @@ On the home node a handle is a :class:`~sage_qd.queues.ray_home.HomeRayQueue`, e
 :class:`Link`, made in :mod:`sage_qd.queues.ray_actor`.
 """
 
+import logging
 import os
 import threading
 import weakref
@@ -22,6 +23,8 @@ from sage_qd.queues.ray_store import Facts
 __all__ = ["Link", "RayQueue", "Request", "later"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Request(Protocol):
@@ -216,7 +219,10 @@ def later(call: Callable[..., None], *arguments: Any) -> None:
 def _carry() -> None:
     while True:
         call, arguments = _tasks.get()
-        call(*arguments)
+        try:
+            call(*arguments)
+        except Exception:  # noqa: BLE001  (whatever it is, it must not end this thread)
+            _log.exception("%r failed; what comes after it is done", call)
         del call, arguments
 
 

@@ -17,6 +17,7 @@ from sage_qd.codecs.pickled import PickleCodec, plain_pickles
 from sage_qd.errors import (
     Empty,
     Full,
+    OutcomeUnknownError,
     PayloadError,
     QueueClosedError,
     QueueLostError,
@@ -346,12 +347,12 @@ class _RemoteLease(Generic[T]):
 
 
 def _given_back(queue: "weakref.ref[RemoteRayQueue[Any]]", number: int) -> None:
-    """Nack a lease that was dropped; a queue that is closed or lost has given it back already."""
+    """Nack a dropped lease; a queue that is closed or lost did so itself, one that is silent does when we leave."""
     held = queue()
     if held is not None:
         try:
             held._asked("settle", number, False)
-        except (QueueClosedError, QueueLostError, QueueUnavailableError):
+        except (QueueClosedError, QueueLostError, QueueUnavailableError, OutcomeUnknownError):
             return
 
 
