@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sage_qd.errors import Empty, Full, NotShareableError
+from sage_qd.errors import Empty, Full, NotShareableError, PayloadError
 from sage_qd.queues.base import Queue
-from sage_qd.testing.opening import OpensQueues
+from sage_qd.testing.opening import OpensQueues, put_undecodable
 from sage_qd.testing.watching import background
 
 __all__ = ["LeaseRules"]
@@ -29,6 +29,17 @@ class LeaseRules(OpensQueues):
         lease.ack()
 
         assert held == ([1], 0, False, 0, 1)
+        assert (queue.qsize(), queue.stats().leased, queue.stats().gets) == (0, 0, 1)
+
+    def test_a_leased_message_that_cannot_be_decoded_can_be_acked(self, queue: Queue[Any]) -> None:
+        self.need(queue, "lease")
+        put_undecodable(queue)
+
+        lease = queue.lease()
+        with pytest.raises(PayloadError):
+            _ = lease.value
+        lease.ack()
+
         assert (queue.qsize(), queue.stats().leased, queue.stats().gets) == (0, 0, 1)
 
     def test_a_leased_message_is_hidden_from_others(self, queue: Queue[Any]) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sage_qd.errors import Empty, Full
+from sage_qd.errors import Empty, Full, PayloadError
 from sage_qd.queues.base import Queue
-from sage_qd.testing.opening import OpensQueues
+from sage_qd.testing.opening import OpensQueues, put_undecodable
 from sage_qd.testing.watching import background
 
 __all__ = ["MessageRules"]
@@ -280,6 +280,24 @@ class MessageRules(OpensQueues):
 
         assert queue.get_many(10, max_bytes=12) == [b"12345", b"12345"]
         assert queue.get_many(10, max_bytes=1) == [b"12345"]
+
+    def test_get_many_loses_no_message_around_those_that_cannot_be_decoded(self, queue: Queue[Any]) -> None:
+        put_undecodable(queue)
+        queue.put("between")
+        put_undecodable(queue)
+        put_undecodable(queue)
+
+        messages, failures = [], []
+        while not queue.empty():
+            try:
+                messages += queue.get_many(10)
+            except PayloadError as error:
+                failures += [error, *(each for each in error.items if isinstance(each, PayloadError))]
+                messages += [each for each in error.items if not isinstance(each, PayloadError)]
+
+        assert messages == ["between"]
+        assert len(failures) == 3
+        assert all(failure.payload for failure in failures)
 
     @pytest.mark.parametrize("arguments", [(0,), (-1,), (1, -1)])
     def test_get_many_refuses_impossible_numbers(self, queue: Queue[Any], arguments: tuple[int, ...]) -> None:

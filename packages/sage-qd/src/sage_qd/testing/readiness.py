@@ -85,6 +85,14 @@ class ReadinessRules(OpensQueues):
 
     def test_linger_ends_with_the_shutdown(self, queue: Queue[Any]) -> None:
         queue.put("a")
+    def test_linger_collects_after_a_first_that_was_not_waited_for(self, queue: Queue[Any]) -> None:
+        queue.put(1)
+        getter = background(lambda: queue.get_many(3, timeout=0, linger=PATIENCE_SECONDS))
+        wait_for(queue.empty, "the first was taken")
+        queue.put_many([2, 3])
+
+        assert getter.result() == [1, 2, 3]
+
         getter = background(lambda: queue.get_many(5, linger=PATIENCE_SECONDS))
         wait_for(queue.empty, "the first was taken")
 
