@@ -17,6 +17,7 @@ from sage_qd import (
     Empty,
     Full,
     LocalQueueDescriptor,
+    MessageTooLargeError,
     QueueMovedError,
     QueueNotFoundError,
     SageQueueDescriptor,
@@ -117,6 +118,55 @@ def test_a_waiting_put_goes_over_with_what_is_left_of_its_timeout() -> None:
     assert queue.get() == "full"
     new.close()
     queue.close()
+
+
+@pytest.mark.parametrize("kind", [ring_queue, local_queue, shm_queue])
+def test_a_batch_that_waits_puts_its_rest_into_the_new_queue(kind: Callable[..., Any]) -> None:
+    source, target = kind(maxsize=3), kind(maxsize=2)
+    queue, taker = source.open(), source.attach()
+    putter = background(queue.put_many, iter(range(8)))
+    wait_for(taker.full, "three were put")
+
+    migrate(source, target, timeout=0)
+
+    assert [taker.get(timeout=60) for _ in range(8)] == list(range(8))
+    assert putter.result() == 8
+    assert taker.empty()
+    for each in (queue, taker, target):
+        each.close()
+
+
+@pytest.mark.parametrize("kind", [ring_queue, local_queue, shm_queue])
+def test_a_batch_that_is_ended_in_the_new_queue_tells_what_both_took(kind: Callable[..., Any]) -> None:
+    source, target = kind(maxsize=3), kind(maxsize=2)
+    queue, taker, new = source.open(), source.attach(), target.open()
+    putter = background(queue.put_many, range(8))
+    wait_for(taker.full, "three were put")
+    migrate(source, target, timeout=0)
+    wait_for(new.full, "two more were put")
+
+    new.shutdown()
+
+    assert putter.result() == 5
+    assert [taker.get(timeout=60) for _ in range(5)] == list(range(5))
+    for each in (queue, taker, target):
+        each.close()
+
+
+def test_a_batch_whose_rest_is_too_large_for_the_new_queue_tells_what_was_put() -> None:
+    source, target = ring_queue(maxsize=1), shm_queue(capacity_bytes=4096)
+    queue = source.open()
+    putter = background(queue.put_many, [b"small", bytes(10_000)])
+    wait_for(queue.full, "one was put")
+
+    migrate(source, target, timeout=0)
+
+    assert putter.result() == 1
+    with pytest.raises(MessageTooLargeError):
+        queue.put_many([bytes(10_000)])
+    assert queue.get() == b"small"
+    for each in (queue, target):
+        each.close()
 
 
 def test_every_verb_works_on_a_moved_queue() -> None:

@@ -113,7 +113,8 @@ class FileQueue(Follower[T]):
         """Append many messages; see :meth:`Queue.put_many`."""
         deadline = deadline_of(True, timeout)
         self._check_open()
-        encoded = [_encoded(item) for item in items]
+        queued = list(items)
+        encoded = [_encoded(item) for item in queued]
         for done, (payload, flags) in enumerate(encoded):
             try:
                 self._put_payload(payload, flags, deadline)
@@ -121,6 +122,8 @@ class FileQueue(Follower[T]):
                 if done:
                     return done
                 raise
+            except QueueMovedError as error:
+                return self._put_rest(error, done, queued[done:], deadline)
         return len(encoded)
 
     def _put_payload(self, payload: bytes, flags: int, deadline: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
-from sage_qd.errors import Empty, Full, NotShareableError, QueueClosedError, ShutDown
+from sage_qd.errors import Empty, Full, NotShareableError, QueueClosedError, QueueMovedError, ShutDown
 from sage_qd.queues.base import Capabilities, Delivery, Lease, Ordering, QueueStats, Reach
 from sage_qd.queues.moving import Follower, follows
 from sage_qd.queues.travel import reduced
@@ -105,6 +105,8 @@ class LegacyRayQueue(Follower[T]):
                 if done:
                     break
                 raise
+            except QueueMovedError as error:
+                return self._put_rest(error, done, wanted[done:], deadline)
         return done
 
     # -- Read side -----------------------------------------------------------------------------------------------------

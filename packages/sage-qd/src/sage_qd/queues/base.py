@@ -13,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from sage_qd.errors import Full, NotShareableError, ShutDown
+from sage_qd.errors import Full, MessageTooLargeError, NotShareableError, QueueMovedError, ShutDown
 from sage_qd.queues.turns import attempts
 from sage_qd.queues.waiting import deadline_of, remaining
 
@@ -280,7 +280,8 @@ class Queue(ABC, Generic[T]):
             timeout: Seconds to wait for all of them together.
 
         Returns:
-            How many were put: always the first ones. Fewer than all when the time ran out or the queue was shut down.
+            How many were put: always the first ones. Fewer than all when the time ran out or the queue was shut down;
+            when it is moved meanwhile, the rest goes to its successor. What kept the rest out, the next call says.
 
         Raises:
             Full: Not even the first found room within ``timeout``.
@@ -435,7 +436,7 @@ class Queue(ABC, Generic[T]):
             rest = queued[done:]
             try:
                 done += await self._attempts("wait_room", partial(self._put_now, rest), remaining(deadline))
-            except (Full, ShutDown):
+            except (Full, ShutDown, QueueMovedError, MessageTooLargeError):
                 if done:
                     return done
                 raise

@@ -18,6 +18,7 @@ from sage_qd.errors import (
     Empty,
     Full,
     GeometryMismatchError,
+    MessageTooLargeError,
     NotShareableError,
     QueueClosedError,
     QueueMovedError,
@@ -140,7 +141,7 @@ class LocalQueue(Queue[T]):
                 step = partial(target.put_many, queued[done:])
                 try:
                     done += self._follow(step, deadline)
-                except (Full, ShutDown):
+                except (Full, ShutDown, QueueMovedError, MessageTooLargeError):
                     if done:
                         return done
                     raise

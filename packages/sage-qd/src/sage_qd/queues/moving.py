@@ -11,13 +11,21 @@ moved, a name stays moved: whoever closes last leaves the sealed queue behind wh
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from sage_qd.errors import QueueClosedError, QueueMovedError, QueueNotFoundError
+from sage_qd.errors import (
+    Full,
+    MessageTooLargeError,
+    QueueClosedError,
+    QueueMovedError,
+    QueueNotFoundError,
+    ShutDown,
+)
 from sage_qd.queues.base import Queue
+from sage_qd.queues.waiting import remaining
 
 __all__ = ["Follower", "Succession", "follows"]
 
@@ -180,6 +188,17 @@ class Follower(Queue[T]):
             return None
         return self._succession.go_over(QueueMovedError(name=None, successor=successor), verb)
 
+    def _put_rest(self, error: QueueMovedError, done: int, rest: Sequence[T], deadline: float) -> int:
+        """Put the rest of a batch that met the seal into the successor; return how many were put, here and there."""
+        if not done:
+            raise error  # the whole call is repeated there
+        if self._succession is None:
+            return done
+        try:
+            return done + int(self._succession.go_over(error, "put_many").put_many(rest, remaining(deadline)))
+        except (Full, ShutDown, QueueMovedError, MessageTooLargeError):
+            return done  # the next call says why
+
     def _close_successor(self) -> None:
         """Close the handle of the successor, before this one."""
         if self._succession is not None:
@@ -223,6 +242,10 @@ def _following(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
         started = monotonic()
+        if verb == "put_many" and arguments:  # an iterator could not be read again
+            arguments = (list(arguments[0]), *arguments[1:])
+        elif verb == "put_many" and "items" in keywords:
+            keywords["items"] = list(keywords["items"])
         try:
             return method(self, *arguments, **keywords)
         except QueueMovedError as error:

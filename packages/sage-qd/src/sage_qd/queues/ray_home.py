@@ -9,11 +9,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from sage_qd.errors import QueueClosedError, QueueMovedError, ShutDown
+from sage_qd.errors import Full, QueueClosedError, QueueMovedError, ShutDown
 from sage_qd.queues.base import Capabilities, Lease, QueueStats
 from sage_qd.queues.moving import follows
 from sage_qd.queues.ray_queue import Link, RayQueue
 from sage_qd.queues.sage_ring import SageQueue
+from sage_qd.queues.waiting import deadline_of, remaining
 
 __all__ = ["HomeRayQueue"]
 
@@ -97,7 +98,19 @@ class HomeRayQueue(RayQueue[T]):
 
     def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
         """Append many messages; see :meth:`Queue.put_many`."""
-        return self._of_ring(self._ring.put_many, items, timeout)
+        queued, done = list(items), 0
+        deadline = deadline_of(True, timeout)
+        try:
+            while True:
+                done += self._of_ring(self._ring.put_many, queued[done:], remaining(deadline))
+                if done == len(queued):
+                    return done
+        except (Full, ShutDown):
+            if done:
+                return done
+            raise
+        except QueueMovedError as error:
+            return self._put_rest(error, done, queued[done:], deadline)
 
     def get_many(
         self, max_items: int, max_bytes: int | None = None, timeout: float | None = None, linger: float = 0

@@ -72,7 +72,7 @@ class RemoteRayQueue(RayQueue[T]):
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Append one message; see :meth:`Queue.put`."""
         self._check_open()
-        self._put_all(self._encoded([item]), deadline_of(block, timeout))
+        self._put_all([item], deadline_of(block, timeout))
 
     def put_nowait(self, item: T) -> None:
         """Append one message without waiting."""
@@ -82,8 +82,8 @@ class RemoteRayQueue(RayQueue[T]):
         """Append many messages; see :meth:`Queue.put_many`."""
         self._check_open()
         deadline = deadline_of(True, timeout)
-        batch = self._encoded(list(items))
-        return self._put_all(batch, deadline) if batch[0] else 0
+        queued = list(items)
+        return self._put_all(queued, deadline) if queued else 0
 
     def _encoded(self, items: list[T]) -> Batch:
         """The messages as they travel."""
@@ -97,17 +97,19 @@ class RemoteRayQueue(RayQueue[T]):
             tags.append(tag)
         return payloads, bytes(tags)
 
-    def _put_all(self, batch: Batch, deadline: float) -> int:
-        done, (payloads, tags) = 0, batch
+    def _put_all(self, items: list[T], deadline: float) -> int:
+        done, (payloads, tags) = 0, self._encoded(items)
         while True:
             try:
                 done += self._put_window(payloads[done:], tags[done:], _slice(deadline))
             except Full:
                 pass  # the time of one request is over; ours may not be
-            except (ShutDown, QueueMovedError):
+            except ShutDown:
                 if done:
                     return done
                 raise
+            except QueueMovedError as error:
+                return self._put_rest(error, done, items[done:], deadline)
             if done == len(payloads):
                 return done
             if deadline <= monotonic():

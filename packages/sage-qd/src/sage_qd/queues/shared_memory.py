@@ -142,7 +142,8 @@ class SharedMemoryQueue(Follower[T]):
 
     def put_many(self, items: Iterable[T], timeout: float | None = None) -> int:
         """Append many messages; see :meth:`Queue.put_many`."""
-        batch = self._batch(items)
+        queued = list(items)
+        batch = self._batch(queued)
         deadline = deadline_of(True, timeout)
         done, whole = 0, len(batch.ends)
         if not whole:
@@ -150,10 +151,12 @@ class SharedMemoryQueue(Follower[T]):
         while done < whole:
             try:
                 more = self._changes.until(partial(self._store.append, batch=batch, start=done), ROOM, deadline)
-            except _ENDINGS:
+            except ShutDown:
                 if done:
                     return done
                 raise
+            except QueueMovedError as error:
+                return self._put_rest(error, done, queued[done:], deadline)
             if not more:
                 break
             done += more

@@ -785,11 +785,11 @@ cdef class Ring:
                     return done
                 raise
             except errors.QueueMovedError as error:
-                if originals is None:
-                    raise
                 try:
+                    if originals is None:
+                        raise
                     return done + self.after_move(error, "put_many", (originals[done:], seconds_until(deadline_ns)))
-                except (errors.Full, errors.ShutDown):
+                except (errors.Full, errors.ShutDown, errors.QueueMovedError, errors.MessageTooLargeError):
                     if done:
                         return done
                     raise

@@ -67,6 +67,20 @@ class AsyncRules(OpensQueues):
 
         assert in_loop(work) == (5, [1, 2, 3, 4, 5])
 
+    def test_aput_many_tells_what_was_put_before_a_seal(self, small: Queue[Any]) -> None:
+        self.need(small, "movable")
+        small.follow(None)
+
+        async def work() -> int:
+            (putter,) = await started(small.aput_many([1, 2, 3]))
+            while not small.full():
+                await asyncio.sleep(0)
+            small.seal('{"stands for": "a descriptor"}')
+            return int(await putter)
+
+        assert in_loop(work) == 2
+        assert small.get_many(5) == [1, 2]
+
     def test_a_timeout_in_asyncio_raises_as_it_does_elsewhere(self, small: Queue[Any]) -> None:
         async def work() -> None:
             with pytest.raises(Empty):

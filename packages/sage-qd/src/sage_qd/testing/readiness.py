@@ -2,10 +2,12 @@
 
 # ruff: noqa: D102  (the name of a test is its documentation)
 
+import uuid
 from typing import Any
 
 import pytest
 
+from sage_qd.descriptors.migration import migrate
 from sage_qd.errors import Empty, NotShareableError, QueueClosedError, QueueMovedError, ShutDown
 from sage_qd.queues.base import Queue
 from sage_qd.testing.opening import OpensQueues
@@ -83,8 +85,6 @@ class ReadinessRules(OpensQueues):
         with pytest.raises(Empty):
             queue.get_many(5, timeout=0, linger=PATIENCE_SECONDS)
 
-    def test_linger_ends_with_the_shutdown(self, queue: Queue[Any]) -> None:
-        queue.put("a")
     def test_linger_collects_after_a_first_that_was_not_waited_for(self, queue: Queue[Any]) -> None:
         queue.put(1)
         getter = background(lambda: queue.get_many(3, timeout=0, linger=PATIENCE_SECONDS))
@@ -93,6 +93,8 @@ class ReadinessRules(OpensQueues):
 
         assert getter.result() == [1, 2, 3]
 
+    def test_linger_ends_with_the_shutdown(self, queue: Queue[Any]) -> None:
+        queue.put("a")
         getter = background(lambda: queue.get_many(5, linger=PATIENCE_SECONDS))
         wait_for(queue.empty, "the first was taken")
 
@@ -143,6 +145,40 @@ class ReadinessRules(OpensQueues):
             with pytest.raises(QueueMovedError) as caught:
                 take()
             assert caught.value.successor == SUCCESSOR
+
+    def test_a_seal_in_the_middle_of_a_batch_tells_what_was_put(self, small: Queue[Any]) -> None:
+        self.need(small, "movable")
+        small.follow(None)
+        putter = background(small.put_many, [1, 2, 3])
+        wait_for(small.full, "two were put")
+
+        small.seal(SUCCESSOR)
+
+        assert putter.result() == 2
+        with pytest.raises(QueueMovedError):
+            small.put_many([3])
+        assert small.get_many(5) == [1, 2]
+
+    def test_a_batch_that_waits_goes_on_where_the_queue_is_moved(self) -> None:
+        source, target = (self.make_descriptor(queue_id=f"contract-{uuid.uuid4().hex}", maxsize=2) for _ in range(2))
+        queue = source.open()
+        try:
+            self.need(queue, "movable")
+            taker, late = source.attach(), source.attach()
+            putter = background(queue.put_many, iter(range(8)))
+            wait_for(taker.full, "two were put")
+
+            migrate(source, target, timeout=0)
+
+            assert [taker.get(timeout=PATIENCE_SECONDS) for _ in range(8)] == list(range(8))
+            assert putter.result() == 8
+            assert late.put_many(iter([8, 9])) == 2
+            assert taker.get_many(2) == [8, 9]
+            for each in (taker, late):
+                each.close()
+        finally:
+            source.close()
+            target.close()
 
     def test_a_seal_wakes_those_who_wait(self, queue: Queue[Any], small: Queue[Any]) -> None:
         self.need(queue, "movable")
