@@ -148,7 +148,7 @@ def good_frames(chance: random.Random) -> list[bytes]:
         wire.Ping(),
     ]
     hello = wire.Hello(wire.VERSION, chance.randbytes(16), False)
-    return [wire.pack(wire.Requests(0, [hello])), *(wire.pack(wire.Requests(0, [each])) for each in entries)]
+    return [wire.pack(wire.Requests(0, [], [hello])), *(wire.pack(wire.Requests(0, [], [each])) for each in entries)]
 
 
 def fuzz_before(server: Server, chance: random.Random, count: int) -> None:

@@ -212,7 +212,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._pairs: list[socket.socket] = []
-        self.drops_answers = False
+        self.drops_answers = self.refuses = False
         self._threads: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -221,6 +221,9 @@ class Proxy:
         while True:
             try:
                 ours, _ = self._listener.accept()
+                if self.refuses:
+                    ours.close()
+                    continue
                 theirs = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
@@ -279,6 +282,45 @@ def test_a_put_whose_answer_was_lost_is_carried_out_once(
 
     putting.result()
     assert watcher.qsize() == 1
+
+
+def test_a_put_that_was_interrupted_before_it_was_sent_is_not_carried_out(
+    between: tuple[QueueServer, Proxy], opened: Callable[..., Any]
+) -> None:
+    server, proxy = between
+    queue, watcher = opened(proxy.port, "interrupted"), opened(server.port, "interrupted")
+    proxy.refuses = True
+    proxy.cut()
+    wait_for(lambda: not queue.connection_status()["connected"], "the connection is down")
+    interrupter = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        queue.put("never")
+    interrupter.join()
+
+    proxy.refuses = False
+    queue.put("then")
+
+    assert watcher.get_many(2, timeout=0) == ["then"]
+
+
+def test_a_queue_that_is_closed_while_the_connection_is_down_gives_its_leases_back(
+    between: tuple[QueueServer, Proxy], opened: Callable[..., Any]
+) -> None:
+    server, proxy = between
+    watcher = opened(server.port, "closed")
+    queue, other = (RPCQueueDescriptor(name, port=proxy.port).open() for name in ("closed", "other"))
+    queue.put("leased")
+    lease = queue.lease()
+    proxy.refuses = True
+    proxy.cut()
+    wait_for(lambda: not queue.connection_status()["connected"], "the connection is down")
+
+    queue.close()
+    proxy.refuses = False
+
+    assert watcher.get(timeout=60) == lease.value == "leased"
+    other.close()
 
 
 def test_without_retries_a_lost_answer_is_told(between: tuple[QueueServer, Proxy], opened: Callable[..., Any]) -> None:

@@ -63,7 +63,7 @@ class Raw:
         self._socket.connect(f"tcp://127.0.0.1:{port}")
 
     def say(self, *entries: Any, done: int = 0) -> None:
-        self.send(wire.pack(wire.Requests(done, list(entries))))
+        self.send(wire.pack(wire.Requests(done, [], list(entries))))
 
     def send(self, frame: bytes) -> None:
         self._socket.send(frame)
@@ -113,9 +113,9 @@ def test_a_frame_survives_packing() -> None:
         wire.Ping(),
     ]
 
-    again = wire.unpack_requests(wire.pack(wire.Requests(3, entries)), "us")
+    again = wire.unpack_requests(wire.pack(wire.Requests(3, [5, 9], entries)), "us")
 
-    assert (again.done, again.entries) == (3, entries)
+    assert (again.done, again.ended, again.entries) == (3, [5, 9], entries)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +306,48 @@ def test_a_silent_client_is_taken_for_dead_and_its_leases_come_back() -> None:
         silent.close()
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_request_without_a_number_ends_its_session(server: QueueServer, raw: Raw, number: int) -> None:
+    raw.hello()
+    raw.say(wire.OpenHandle(1, "good", True, 0, "msgpack", None))
+    raw.hear()
+
+    raw.say(wire.Take(number, 1, 1, 0, None, 0, False))
+
+    assert raw.hear().fault == "ProtocolError"
+    assert serves(server)
+
+
+def test_a_call_that_waits_does_not_keep_the_answers_of_those_after_it() -> None:
+    with QueueServer(make=make, limits=ServerLimits(in_flight=8)) as server:
+        queue = RPCQueueDescriptor("busy", port=server.port).open()
+        idle = RPCQueueDescriptor("idle", port=server.port).open()
+        waiting = background(idle.get)
+        for number in range(100):
+            queue.put(number)
+
+        assert queue.connection_status()["connections"] == 1
+        idle.put("at last")
+        assert waiting.result() == "at last"
+        queue.close()
+        idle.close()
+
+
+def test_a_lease_that_cannot_be_given_back_ends_no_other_queue() -> None:
+    with QueueServer(make=make) as far:
+        up = RPCQueueDescriptor("up", port=far.port, connection_timeout=0.5, enable_pooling=False)
+        with QueueServer({"up": up, "good": LocalQueueDescriptor("rpc-server-good")}) as near:
+            queue = RPCQueueDescriptor("up", port=near.port, enable_pooling=False).open()
+            queue.put("leased")
+            lease = queue.lease()
+            far.stop()
+
+            queue.close()
+
+            assert serves(near)
+            assert not lease.settled
+
+
 def test_a_message_beyond_the_frame_limit_is_refused_before_it_is_sent() -> None:
     with QueueServer(make=make, limits=ServerLimits(largest_frame=100_000)) as server:
         queue = RPCQueueDescriptor("large", port=server.port, enable_pooling=False).open()
@@ -343,7 +385,7 @@ def test_hundreds_of_silent_connections_do_not_hold_up_a_good_client(server: Que
 
 def test_random_frames_do_no_harm(server: QueueServer) -> None:
     random_bytes = random.Random(7)
-    good = wire.pack(wire.Requests(0, [wire.Hello(1, b"h" * 16, False), wire.Put(1, 1, [b"x"], None)]))
+    good = wire.pack(wire.Requests(0, [], [wire.Hello(1, b"h" * 16, False), wire.Put(1, 1, [b"x"], None)]))
     fuzzer = Raw(server.port)
     for _ in range(2000):
         frame = bytearray(good)

@@ -40,7 +40,7 @@ class Address:
     @property
     def socket_address(self) -> str:
         """For the socket."""
-        return f"tcp://{self._place.replace('localhost', '127.0.0.1')}"
+        return f"tcp://127.0.0.1:{self.port}" if self.host == "localhost" else f"tcp://{self._place}"
 
     @property
     def _place(self) -> str:

@@ -68,6 +68,7 @@ class Connection:
         self._puts: deque[Call] = deque()
         self._others: deque[Call | wire.Request] = deque()
         self._calls: dict[int, Call] = {}
+        self._ended: list[int] = []  # the server need not keep the answers; told when they overtook an older call
         self._dropped: deque[tuple[Handle, int, int]] = deque()
         self._handles: set[Handle] = set()
         self._next = 1
@@ -151,6 +152,9 @@ class Connection:
         with self._mutex:
             if call.number not in self._calls:
                 self._give_back(call)
+            elif not call.sent:
+                del self._calls[call.number]  # it is not sent any more
+                self._ended.append(call.number)
             else:
                 call.was_given_up = True
                 self._others.append(wire.Cancel(call.number))
@@ -165,6 +169,17 @@ class Connection:
         """The opposite of :meth:`add_handle`."""
         with self._mutex:
             self._handles.discard(handle)
+
+    def forget(self, handle: Handle) -> None:
+        """Close a handle at the server when the connection is back, if the session is then the same."""
+        with self._mutex:
+            if self._over is None and self._state != "up" and handle.remote is not None:
+                call = Call(handle, wire.CloseHandle, is_repeatable=True)
+                call.since = inf
+                call.number = self._next
+                self._next += 1
+                self._calls[call.number] = call
+                self._others.append(call)
 
     def _ring(self) -> None:
         if not self._is_rung:
@@ -226,8 +241,8 @@ class Connection:
             self._bell.close()
 
     def _step(self) -> None:
-        self._is_rung = False
         self._bell.clear()
+        self._is_rung = False  # after it: who rings meanwhile is heard
         for event in self._socket.events():
             self._notice(event)
         while (frame := self._socket.receive()) is not None:
@@ -265,7 +280,7 @@ class Connection:
             self._state = "greeting"
             self._attempt_at = monotonic() + _ATTEMPT_SECONDS
             hello = wire.Hello(wire.VERSION, self._client, self.epoch > 0)
-            self._socket.send(wire.pack(wire.Requests(0, [hello])))
+            self._socket.send(wire.pack(wire.Requests(0, [], [hello])))
         elif event == "refused":
             self._refuse("the server does not let this client's key in")
         elif event == "mismatch":
@@ -337,21 +352,28 @@ class Connection:
                 self._others.extend(settled)
             else:
                 self.epoch += 1
-            calls = list(self._calls.values())
-            handles = list(self._handles)
-            for call in calls:
+            lost = []
+            for call in self._calls.values():  # in the line that was cleared: who submits now comes after them
                 call.is_flying = False
+                is_safe = call.is_repeatable or (is_resumed and call.sent <= self.address.retry_count)
+                if call.was_given_up and (call.size or not is_resumed):
+                    self._others.append(wire.Cancel(call.number))
+                    lost.append(call)
+                elif call.handle is not None and call.handle not in self._handles and not is_resumed:
+                    lost.append(call)  # it closes a handle that the server has forgotten
+                elif call.sent and not is_safe:
+                    lost.append(call)
+                else:
+                    (self._puts if call.size else self._others).append(call)
+            handles = list(self._handles)
+            if not is_resumed:
+                for handle in handles:
+                    handle.remote = None
         if not is_resumed:
             for handle in handles:
-                handle.remote = None
                 self._reopen(handle)
-        for call in calls:
-            is_safe = call.is_repeatable or (is_resumed and call.sent <= self.address.retry_count)
-            if call.sent and not is_safe:
-                self._end(call, None, self._unknown(call))
-            else:
-                with self._mutex:
-                    (self._puts if call.size else self._others).append(call)
+        for call in lost:
+            self._end(call, None, self._unknown(call))
 
     def _reopen(self, handle: Handle) -> None:
         """Open a queue at a server that has forgotten us; it must be the very same queue."""
@@ -401,6 +423,7 @@ class Connection:
         with self._mutex:
             if self._calls.pop(call.number, None) is None:
                 return
+            self._ended.append(call.number)
             if call.is_flying:
                 self._flying -= 1
                 self._flying_bytes -= call.size
@@ -433,7 +456,9 @@ class Connection:
         while (entries := self._next_entries()) or monotonic() - self._told > _PING_SECONDS:
             with self._mutex:
                 done = next(iter(self._calls), self._next)
-            frame = wire.pack(wire.Requests(done, entries or [wire.Ping()]))
+                ended = [number for number in self._ended if number > done]
+                self._ended.clear()
+            frame = wire.pack(wire.Requests(done, ended, entries or [wire.Ping()]))
             self._told = monotonic()
             if not self._socket.send(frame):
                 self._stuck = frame

@@ -1,6 +1,7 @@
 """A message at a server on trial."""
 
 import os
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -25,7 +26,12 @@ class RPCLease(Generic[T]):
         self._pid = os.getpid()
         self.attempt = attempt
         self.settled = False
-        self.value: T = queue._decoded([item])[0]
+        self._item = item
+
+    @cached_property
+    def value(self) -> T:
+        """The message; one that cannot be decoded raises PayloadError, and can be settled all the same."""
+        return self._queue._decoded([self._item])[0]
 
     @property
     def redelivered(self) -> bool:

@@ -26,6 +26,7 @@ from sage_qd.errors import (
     ProtocolError,
     QueueClosedError,
     QueueLostError,
+    QueueMovedError,
     QueueUnavailableError,
     ShutDown,
 )
@@ -173,18 +174,27 @@ class RPCQueue(Follower[T]):
         """Append many messages, up to 1,024 in one round trip; see :meth:`Queue.put_many`."""
         deadline = deadline_of(True, timeout)
         connection = self._here()
+        queued = list(items)
         done = 0
-        for batch, size in _batches(self._encoded(item, connection) for item in list(items)):
+        for batch, size in _batches(self._encoded(item, connection) for item in queued):
             try:
                 put = self._put_batch(batch, size, deadline)
             except (Full, ShutDown):
                 if done:
                     return done
                 raise
+            except QueueMovedError as error:
+                return self._put_rest(error, done, queued[done:], deadline)
             done += put
-            if put < len(batch):
-                return done
+            if put < len(batch):  # the time is up, or somebody ended the queue: asked again, it says which
+                return done if remaining(deadline) == 0 else done + self._put_others(queued[done:], deadline)
         return done
+
+    def _put_others(self, items: list[T], deadline: float) -> int:
+        try:
+            return self.put_many(items, remaining(deadline))
+        except (Full, ShutDown):
+            return 0
 
     def _put_batch(self, batch: list[wire.Item], size: int, deadline: float) -> int:
         return int(self._call(put_request(batch, deadline), size=max(size, 1)))
@@ -312,17 +322,21 @@ class RPCQueue(Follower[T]):
         return answer
 
     def _decoded(self, items: Sequence[Any]) -> list[T]:
-        """Decode what was taken; the first that cannot be is told of, with the others."""
+        """Decode what was taken; the first that cannot be is raised with the others, among which more may stand."""
         messages: list[Any] = []
-        bad: tuple[int, bytes, Exception] | None = None
+        failed: PayloadError | None = None
         for item in items:
             try:
                 messages.append(item if type(item) is bytes else self._codec.decode(item[0], item[1]))
             except Exception as error:  # noqa: BLE001  (whatever the codec meets is chained to the PayloadError)
-                if bad is None:
-                    bad = (item[0], item[1], error)
-        if bad is not None:
-            raise PayloadError(tag=bad[0], payload=bad[1], items=messages) from bad[2]
+                failure = PayloadError(tag=item[0], payload=item[1])
+                failure.__cause__ = error
+                if failed is None:
+                    failed = failure
+                else:
+                    messages.append(failure)
+        if failed is not None:
+            raise PayloadError(tag=failed.tag, payload=failed.payload, items=messages) from failed.__cause__
         return messages
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease[T]:
@@ -440,6 +454,7 @@ class RPCQueue(Follower[T]):
         finally:
             connection.remove_handle(handle)
             connection.end_calls_of(handle, QueueClosedError(name=self._queue_id))
+            connection.forget(handle)
             release(connection)
 
     def __reduce__(self) -> tuple[Callable[[Descriptor], Any], tuple[Descriptor]]:

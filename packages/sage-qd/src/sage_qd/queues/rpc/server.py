@@ -279,7 +279,7 @@ class QueueServer:
 
     def _take_requests(self, session: Session, frame: wire.Requests) -> None:
         session.heard = monotonic()
-        session.confirm(frame.done)
+        session.confirm(frame.done, frame.ended)
         self._talking.add(session)
         for request in frame.entries:
             if isinstance(request, wire.Cancel):
@@ -290,6 +290,8 @@ class QueueServer:
                 session.say(wire.Pong())
             elif isinstance(request, wire.Hello):
                 raise ProtocolError(peer=session.peer, reason="it said hello twice")
+            elif request.number < 0 or (request.number == 0 and not isinstance(request, wire.Settle)):
+                raise ProtocolError(peer=session.peer, reason=f"its request has the number {request.number}")
             elif session.is_new(request.number):
                 try:
                     self._carry_out(session, request)

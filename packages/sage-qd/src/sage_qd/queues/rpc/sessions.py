@@ -7,6 +7,7 @@ session outlives the server: a client that finds another server under the addres
 know.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from sage_qd.errors import (
     MessageTooLargeError,
     ProtocolError,
     QueueClosedError,
+    QueueMovedError,
     QueueUnavailableError,
     SageQueueError,
     ShutDown,
@@ -43,6 +45,8 @@ from sage_qd.queues.rpc.wire import (
 )
 
 __all__ = ["ServerLimits", "Session", "Waiting"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +109,19 @@ class Session:
 
     # -- Answers ------------------------------------------------------------------------------------------------------
 
-    def confirm(self, done: int) -> None:
-        """All answers below this number have arrived: forget them."""
+    def confirm(self, done: int, ended: list[int]) -> None:
+        """The answers to all numbers below the first, and to the others, have arrived: forget them."""
+        for number in ended:
+            self._forget(number)
         if done <= self._done:
             return
         self._done = done
         for number in [number for number in self._answers if number < done]:
-            self.held_bytes -= self._answers.pop(number)[1]
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        if (answered := self._answers.pop(number, None)) is not None:
+            self.held_bytes -= answered[1]
 
     def is_new(self, number: int) -> bool:
         """Whether a request was never seen before. The answer to one that was is sent again, if there is one yet."""
@@ -190,7 +200,7 @@ class Session:
         for waiting in [each for each in self.waiting.values() if each.handle == handle]:
             waiting.drop(QueueClosedError(name=hosted.name))
         for lease in [each for each, (owner, _) in self._leases.items() if owner == handle]:
-            self._leases.pop(lease)[1].settle(0)
+            give_back(self._leases.pop(lease)[1], hosted)
         del self.handles[handle]
         hosted.handles -= 1
         return hosted
@@ -220,6 +230,14 @@ class Session:
     def end(self) -> list[Hosted]:
         """Give everything back; returns the queues that this client had open."""
         return [self.close_handle(handle) for handle in list(self.handles)]
+
+
+def give_back(held: Held, hosted: Hosted) -> None:
+    """Give back what a client had, which is not there to be told when that fails; others go on."""
+    try:
+        held.settle(0)
+    except Exception:  # noqa: BLE001  (whatever the queue says; it is logged, and the server goes on)
+        _log.exception("messages of %r that a client had could not be given back", hosted.name)
 
 
 class Waiting(ABC):
@@ -292,7 +310,7 @@ class WaitingPut(Waiting):
             self._put += self.hosted.queue.put_many(items, 0)
         except Full:
             return False
-        except ShutDown:
+        except (ShutDown, QueueMovedError):
             if not self._put:
                 raise
             self._answer(self._put)
@@ -363,7 +381,7 @@ class WaitingTake(Waiting):
             if not self._held:
                 raise
             ended = True
-        if ended or request.linger <= 0 or monotonic() >= self.deadline:
+        if ended or request.linger <= 0 or (self._is_collecting and monotonic() >= self.deadline):
             self._give_held()
             return True
         if not self._is_collecting:
@@ -442,15 +460,18 @@ class WaitingTake(Waiting):
 
     def expire(self) -> None:
         """Give what there is."""
-        if self._held:
-            self._give_held()
-        else:
+        if not self._held:
             self._fail(Empty(f"queue {self.hosted.name!r} holds no message"))
+            return
+        try:
+            self._give_held()
+        except Exception as error:  # noqa: BLE001  (whatever the queue says is the client's answer)
+            self._fail(error)
 
     def drop(self, error: BaseException) -> None:
         """Give back what was collected."""
         held, self._held = self._held, Held()
-        held.settle(0)
+        give_back(held, self.hosted)
         self._fail(error)
 
 

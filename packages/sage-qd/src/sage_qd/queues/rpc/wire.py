@@ -155,9 +155,10 @@ Request: TypeAlias = Hello | OpenHandle | CloseHandle | Put | Take | Settle | As
 
 
 class Requests(_Entry):
-    """A frame of a client; all answers to numbers below ``done`` have arrived."""
+    """A frame of a client; the answers to all numbers below ``done``, and to those in ``ended``, have arrived."""
 
     done: int
+    ended: list[int]
     entries: list[Request]
 
 
