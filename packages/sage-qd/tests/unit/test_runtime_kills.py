@@ -1,11 +1,15 @@
 """Tasks that are killed, and drivers that are: what is lost, what comes twice, what is left."""
 
+import array
+import fcntl
 import itertools
+import mmap
 import os
 import random
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +22,7 @@ import pytest
 from sage_qd import TaskDiedError
 from sage_qd.ring import list_segments
 from sage_qd.runtime import BaseFunction, Dispatcher, JobState, ProcessEnvironment
-from sage_qd.testing import wait_for
+from sage_qd.testing import background, wait_for
 
 PATIENCE = 60.0
 COUNT = 100_000
@@ -134,6 +138,37 @@ def test_without_restarts_a_kill_ends_the_job() -> None:
 
     with pytest.raises(TaskDiedError, match="ended with exit code 3; give the step, or the environment, more restarts"):
         env.execute(timeout=PATIENCE)
+
+
+def test_an_error_larger_than_a_pipe_ends_the_job() -> None:
+    def fails(item: int) -> None:
+        raise ValueError("x" * 1_000_000)
+
+    env = ProcessEnvironment("job")
+    env.from_collection([1]).map(fails).sink(str)
+
+    with pytest.raises(ValueError, match=r"x{1000000}"):
+        env.execute(timeout=PATIENCE)
+
+
+def test_a_job_whose_restarts_nobody_read_is_stopped() -> None:
+    env = ProcessEnvironment("job", restarts=100_000)
+    env.from_source(itertools.count).map(lambda x: os.kill(os.getpid(), signal.SIGKILL)).sink(str)
+    dispatcher = env.submit()
+    events = dispatcher._runner._events  # type: ignore[union-attr]
+    room = fcntl.fcntl(events, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)  # a full pipe after tens of restarts, not thousands
+    waiting = array.array("i", [0])
+
+    def is_full() -> bool:
+        fcntl.ioctl(events, termios.FIONREAD, waiting)
+        return waiting[0] > room - 200
+
+    wait_for(is_full, "the pipe of events is full")
+    stopping = background(dispatcher.stop)
+
+    stopping.result()
+    assert dispatcher.state is JobState.STOPPED
+    assert len(dispatcher.restarted) > 10
 
 
 def dies_once(mark: Path) -> Callable[[int], int]:

@@ -51,11 +51,11 @@ class ProcessTask(BaseTask):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.process: Any = None
-        self._reports: Pipe | None = None
+        self.reports: Pipe | None = None
 
     def start_running(self) -> None:
         """Fork the process; called in the supervisor."""
-        self._reports, sender = _FORK.Pipe(duplex=False)
+        self.reports, sender = _FORK.Pipe(duplex=False)
         self.process = _FORK.Process(target=self._guarded, args=(sender, os.getpid()), name=self.name, daemon=True)
         self.process.start()
         sender.close()
@@ -74,16 +74,20 @@ class ProcessTask(BaseTask):
             reports.send_bytes(packed(Failure(self.name, error, traceback.format_exc())))
             os._exit(1)
 
+    def signs(self) -> "dict[Any, ProcessTask]":
+        """What is ready when the process has ended, and when it reports."""
+        return {self.process.sentinel: self, self.reports: self}
+
     def reported(self) -> Failure | None:
-        """Return what the process said before it ended."""
-        if self._reports is None:
+        """Return what the process said, or None; asked once, when it has ended or :attr:`reports` is ready."""
+        if self.reports is None:
             return None
         try:
-            found: Failure | None = pickle.loads(self._reports.recv_bytes()) if self._reports.poll() else None
-        except EOFError:
+            found: Failure | None = pickle.loads(self.reports.recv_bytes()) if self.reports.poll() else None
+        except (EOFError, OSError):  # it was killed before the end of its report
             found = None
-        self._reports.close()
-        self._reports = None
+        self.reports.close()
+        self.reports = None
         return found
 
     @property
@@ -151,22 +155,29 @@ class Supervisor:
 
     def _watched(self, events: Pipe, orders: Pipe) -> tuple[Literal["finished", "stopped", "orphaned"], Failure | None]:
         """Restart what was killed, until all is done, something failed, or the driver wants or is no more."""
-        running = {task.process.sentinel: task for task in (*self.services, *self.tasks)}
+        watched: dict[Any, ProcessTask] = {}
+        for task in (*self.services, *self.tasks):
+            watched |= task.signs()
         left = set(map(id, self.tasks))
         while left:
-            for ready in wait([orders, *running]):
+            for ready in wait([orders, *watched]):
                 if ready is orders:
                     try:
                         orders.recv_bytes()
                     except EOFError:
                         return "orphaned", None
                     return "stopped", None
-                task = running.pop(ready)
-                task.process.join()
-                code = task.process.exitcode
-                failure = task.reported()
+                if ready not in watched:  # the report of a task whose end was seen just now
+                    continue
+                task = watched.pop(ready)
+                watched.pop(task.reports, None)
+                failure = task.reported()  # before its end, which waits until a long one is read
                 if failure is not None:
                     return "stopped", failure
+                if ready != task.process.sentinel:
+                    continue
+                task.process.join()
+                code = task.process.exitcode
                 if code == 0:
                     left.discard(id(task))
                     continue
@@ -175,7 +186,7 @@ class Supervisor:
                     return "stopped", Failure(task.name, error, "")
                 task.counters.restarts += 1
                 task.start_running()
-                running[task.process.sentinel] = task
+                watched |= task.signs()
                 _tell(events, Restarted(task.name, code))
         return "finished", None
 

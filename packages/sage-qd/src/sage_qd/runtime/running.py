@@ -24,6 +24,8 @@ __all__ = ["LocalRunner", "LocalServiceTask", "ProcessRunner", "Runner", "Servic
 JOIN_SECONDS: Final = 5.0
 """How long threads may take to end; one that does not is left behind, as a daemon."""
 
+SLICE_SECONDS: Final = 0.05
+
 
 class Runner(ABC):
     """The tasks of one job on one platform."""
@@ -150,8 +152,9 @@ class ProcessRunner(Runner):
                 return
             event = pickle.loads(self._events.recv_bytes())
         except EOFError:
-            error = RuntimeError("the supervisor of the job was killed, and all tasks with it")
-            self.failure = Failure("supervisor", error, "")
+            if not self.has_ended:
+                error = RuntimeError("the supervisor of the job was killed, and all tasks with it")
+                self.failure = Failure("supervisor", error, "")
             return
         if isinstance(event, Restarted):
             self.restarted.append(event)
@@ -163,7 +166,8 @@ class ProcessRunner(Runner):
         if self._process is not None:
             with suppress(OSError):
                 self._orders.send_bytes(b"stop")
-            self._process.join()
+            while self._process.is_alive():
+                self.look(SLICE_SECONDS)  # it cannot end while a pipe full of events is unread
 
     def cleanup(self) -> None:
         """Close the pipes."""
