@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, LostPacketsError, QueueCreationStrategy
+from sage_qd import BaseQueueDescriptor, LocalQueueDescriptor, LostPacketsError, QueueCreationStrategy, ShutDown
 from sage_qd.monitor import queue_states
 from sage_qd.ring import list_segments
 from sage_qd.runtime import (
@@ -317,6 +317,49 @@ def test_an_error_of_a_source_ends_the_job(make: Make) -> None:
     env.from_source(broken).sink(str)
 
     with pytest.raises(OSError, match="the disk is gone"):
+        env.execute(timeout=PATIENCE)
+
+
+class OwnQueue(BaseFunction):
+    """Uses a queue of its own that was shut down, in one of its methods."""
+
+    where = "execute"
+
+    def open(self) -> None:
+        if self.where == "open":
+            raise ShutDown
+
+    def execute(self, data: int) -> None:
+        if self.where == "execute":
+            raise ShutDown
+
+
+class OwnQueueToOpen(OwnQueue):
+    where = "open"
+
+
+def own_queue_as_source() -> Iterator[int]:
+    yield 1
+    raise ShutDown
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda env: env.from_collection([1]).map(OwnQueue).sink(str),
+        lambda env: env.from_collection([1]).map(OwnQueueToOpen).sink(str),
+        lambda env: env.from_collection([1]).sink(OwnQueue),
+        lambda env: env.from_source(own_queue_as_source).sink(str),
+    ],
+    ids=["map", "open", "sink", "source"],
+)
+def test_a_queue_of_the_users_own_that_was_shut_down_is_an_error(
+    make: Make, write: Callable[[Environment], object]
+) -> None:
+    env = make()
+    write(env)
+
+    with pytest.raises(RuntimeError, match="the operator's own queue was shut down"):
         env.execute(timeout=PATIENCE)
 
 

@@ -21,7 +21,7 @@ from sage_qd.runtime.operators import Operator
 from sage_qd.runtime.process_task import Restarted, packed
 from sage_qd.runtime.running import Runner, end_queues, service_queues
 from sage_qd.runtime.services import serve
-from sage_qd.runtime.task import BaseTask, Failure
+from sage_qd.runtime.task import BaseTask, Failure, users_code
 
 __all__ = ["RayRunner", "RaySnapshots", "RayTask", "check_cluster"]
 
@@ -84,7 +84,9 @@ class _Worker:
             if self._service is None:
                 self._task.run()
             else:
-                serve(self._service(), self._task.get_input_buffer())
+                with users_code():
+                    service = self._service()
+                serve(service, self._task.get_input_buffer())
         except ShutDown:
             return None
         except BaseException as error:  # noqa: BLE001  (whatever it is, the job ends with it)

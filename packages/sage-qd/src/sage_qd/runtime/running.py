@@ -17,7 +17,7 @@ from sage_qd.descriptors.base import BaseQueueDescriptor
 from sage_qd.errors import QueueClosedError, QueueNotFoundError
 from sage_qd.runtime.process_task import Ended, ProcessTask, Restarted, Supervisor
 from sage_qd.runtime.services import serve
-from sage_qd.runtime.task import Failure, LocalTask
+from sage_qd.runtime.task import Failure, LocalTask, users_code
 
 __all__ = ["LocalRunner", "LocalServiceTask", "ProcessRunner", "Runner", "ServiceTask", "end_queues", "service_queues"]
 
@@ -61,7 +61,9 @@ class ServiceTask(ProcessTask):
 
     def run(self) -> None:
         """Serve until the queue of requests is shut down."""
-        serve(self.service(), self.get_input_buffer())
+        with users_code():
+            service = self.service()
+        serve(service, self.get_input_buffer())
 
 
 class LocalServiceTask(LocalTask):
@@ -71,7 +73,9 @@ class LocalServiceTask(LocalTask):
 
     def run(self) -> None:
         """Serve until the queue of requests is shut down."""
-        serve(self.service(), self.get_input_buffer())
+        with users_code():
+            service = self.service()
+        serve(service, self.get_input_buffer())
 
 
 class LocalRunner(Runner):

@@ -8,6 +8,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from sage_qd.runtime.operators import Operator, OperatorError, Outputs, SourceOp
 from sage_qd.runtime.packets import Packet
 from sage_qd.runtime.router import BaseRouter
 
-__all__ = ["BaseTask", "Failure", "LocalTask"]
+__all__ = ["BaseTask", "Failure", "LocalTask", "users_code"]
 
 
 LARGEST_SLICE: Final = 1 << 16
@@ -35,6 +36,15 @@ class Failure(NamedTuple):
     task: str
     error: BaseException
     trace: str
+
+
+@contextmanager
+def users_code() -> Iterator[None]:
+    """Let a ShutDown that the user's code raises be an error: only one of the job's own queues means its end."""
+    try:
+        yield
+    except ShutDown as cause:
+        raise RuntimeError("the operator's own queue was shut down") from cause
 
 
 class BaseTask:
@@ -124,14 +134,17 @@ class BaseTask:
         operator = self._operator = self._factory()
         router = self.router
         self._restore(operator, router)
-        operator.open(self.ctx)
+        with users_code():
+            operator.open(self.ctx)
         try:
             if not self._has_finished:
                 if isinstance(operator, SourceOperator):
                     self._pour(operator, router)
                 else:
                     self._work(operator, router)
-                router.send(*operator.finish())
+                with users_code():
+                    left = operator.finish()
+                router.send(*left)
                 router.flush()
                 self._has_finished = True  # in the snapshot: what finish() returned must not be sent again
                 self._commit()
@@ -196,7 +209,8 @@ class BaseTask:
         tries = 0
         while True:
             try:
-                found, found_keys = operator.process(payloads, keys, index)
+                with users_code():
+                    found, found_keys = operator.process(payloads, keys, index)
             except OperatorError as error:
                 found, found_keys = error.done
                 at = error.at
@@ -215,7 +229,8 @@ class BaseTask:
             payloads, keys = payloads[at:], None if keys is None else keys[at:]
             if tries > self.ctx.on_error.retries:
                 if self.ctx.on_error.kind == "fail":
-                    raise cause
+                    with users_code():
+                        raise cause
                 self._skip(payloads[0], cause)
                 payloads, keys, tries = payloads[1:], None if keys is None else keys[1:], 0
 
@@ -230,7 +245,8 @@ class BaseTask:
 
     def _pour(self, source: SourceOperator, router: BaseRouter) -> None:
         """Send the items of a source; one that is slow sends each as soon as ``linger`` has passed."""
-        items = source.read(self.ctx, self._position)
+        with users_code():
+            items = source.read(self.ctx, self._position)
         counters, size = self.counters, self.ctx.batch_size
         # What was sent must not be sent again, or what was not sent must be: so the snapshot comes before, or behind.
         is_ahead = self.ctx.snapshots is not None and self.ctx.delivery == "at_most_once"
@@ -340,7 +356,8 @@ class _Pump:
                 chunk, self._chunk = self._chunk, []
         if has_ended and not chunk:
             if self._error is not None:
-                raise self._error
+                with users_code():
+                    raise self._error
             return None
         return chunk
 
