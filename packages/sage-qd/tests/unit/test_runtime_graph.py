@@ -1,12 +1,13 @@
 """The graph of a job: what is refused, and which paths there are."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from sage_qd import GraphError
-from sage_qd.runtime import ErrorPolicy, ExecutionGraph, Input, LocalEnvironment, Transformation
+from sage_qd.runtime import DataStream, ErrorPolicy, ExecutionGraph, Input, LocalEnvironment, Transformation
 from sage_qd.runtime.graph import ServiceNode
 from sage_qd.runtime.operators import MapOperator, SourceOperator
 
@@ -118,6 +119,23 @@ def test_streams_of_two_jobs_do_not_mix() -> None:
 
     with pytest.raises(ValueError, match="the streams belong to two jobs: 'one' and 'two'"):
         one.from_collection([1]).connect(two.from_collection([2]))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda stream: stream.sum(name="parallel", parallelism=2),
+        lambda stream: stream.count(name="parallel", parallelism=2),
+        lambda stream: stream.keyby(str).join(stream, max, name="parallel", parallelism=2),
+    ],
+    ids=["reduce", "count", "join"],
+)
+def test_parallel_steps_by_key_are_refused_without_keys(write: Callable[[DataStream], object]) -> None:
+    env = LocalEnvironment("job")
+    write(env.from_collection([1]))
+
+    with pytest.raises(GraphError, match=r"'parallel'.*'source' without keys: call keyby\(\) before"):
+        env.submit()
 
 
 def test_a_source_that_is_none_is_refused_at_once() -> None:

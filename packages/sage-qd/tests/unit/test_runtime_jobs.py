@@ -23,6 +23,7 @@ from sage_qd.runtime import (
     BaseFunction,
     BaseTask,
     Connection,
+    DataStream,
     Environment,
     FileSource,
     JobState,
@@ -136,6 +137,48 @@ def test_join_pairs_equal_keys_of_false_values_too(make: Make) -> None:
     env.execute(timeout=PATIENCE)
 
     assert sorted(pairs.items) == [(1, "none"), (2, "zero")]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda keyed: keyed.filter(lambda x: True),
+        lambda keyed: keyed.map(lambda x: x, parallelism=2),
+        lambda keyed: keyed.flatmap(lambda x: [x]).filter(lambda x: True),
+        lambda keyed: keyed.connect(keyed.filter(lambda x: False)).comap(lambda x: x, lambda x: x),
+    ],
+    ids=["filter", "map", "flatmap", "comap"],
+)
+def test_keys_stay_with_packets_through_other_steps(make: Make, between: Callable[[DataStream], DataStream]) -> None:
+    env = make()
+    sums = between(env.from_collection(range(999)).keyby(lambda x: x % 3)).sum(at_end=True, parallelism=2)
+    last = sums.map(lambda pair: pair[1]).count(at_end=True, parallelism=2).collect()
+    items = sums.collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [(key, sum(range(key, 999, 3))) for key in range(3)]
+    assert sorted(last.items) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_a_parallel_join_finds_pairs_behind_other_steps(make: Make) -> None:
+    env = make()
+    one = env.from_collection(range(100)).keyby(lambda x: x).filter(lambda x: True)
+    other = env.from_collection(range(100)).keyby(lambda x: x)
+    items = one.join(other, lambda left, right: left + right, parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert sorted(items.items) == [2 * x for x in range(100)]
+
+
+def test_what_the_program_says_goes_before_keys(make: Make) -> None:
+    env = make()
+    keyed = env.from_collection(range(4)).keyby(lambda x: 0)
+    everywhere = keyed.broadcast().sum(at_end=True, parallelism=2).collect()
+    chosen = keyed.partition(lambda payload, key, count: payload % count).sum(at_end=True, parallelism=2).collect()
+    env.execute(timeout=PATIENCE)
+
+    assert everywhere.items == [(0, 6), (0, 6)]
+    assert sorted(chosen.items) == [(0, 2), (0, 4)]
 
 
 def test_a_join_without_keys_is_told(make: Make) -> None:

@@ -265,19 +265,25 @@ class RemoteEnvironment(Environment):
 
 
 class DataStream:
-    """What comes out of a step, to be sent on to others. Every method adds a step and returns its output."""
+    """
+    What comes out of a step, to be sent on to others. Every method adds a step and returns its output.
 
-    def __init__(self, env: Environment, step: Transformation, partition: Partition | None = None) -> None:
+    Packets that were given a key keep it, and all of one key go to one instance of each step that follows.
+    """
+
+    def __init__(
+        self, env: Environment, step: Transformation, partition: Partition | None = None, is_keyed: bool = False
+    ) -> None:
         self._env = env
         self._step = step
-        self._partition: Partition = "round_robin" if partition is None else partition
+        self._partition = partition
+        self._is_keyed = is_keyed
 
     def _input(self) -> Input:
-        return Input(self._step, self._partition)
+        return Input(self._step, self._partition or ("hash" if self._is_keyed else "round_robin"))
 
     def _then(self, kind: str, factory: Callable[[], Operator], settings: dict[str, Any]) -> "DataStream":
-        name, parallelism = settings.pop("name", None), settings.pop("parallelism", 1)
-        return self._env._added(kind, factory, name, parallelism, [self._input()], **settings)
+        return _added_after([self], kind, factory, settings)
 
     def map(self, function: Callable[[Any], Any], **settings: Any) -> "DataStream":
         """
@@ -300,9 +306,9 @@ class DataStream:
         return self._then("filter", partial(FilterOperator, function), settings)
 
     def keyby(self, function: Callable[[Any], Any], **settings: Any) -> "DataStream":
-        """Give each packet a key; the next step gets all packets of one key in one instance."""
+        """Give each packet a key; the steps that follow get all packets of one key in one instance."""
         found = self._then("keyby", partial(KeyByOperator, function), settings)
-        found._partition = "hash"
+        found._is_keyed = True
         return found
 
     def reduce(
@@ -322,6 +328,7 @@ class DataStream:
             at_end: Emit the last values only, when all input has been seen.
             **settings: See :meth:`map`.
         """
+        settings["is_by_key"] = True
         return self._then("reduce", partial(ReduceOperator, function, at_end, first), settings)
 
     def sum(self, *, at_end: bool = False, **settings: Any) -> "DataStream":
@@ -330,15 +337,16 @@ class DataStream:
 
     def count(self, *, at_end: bool = False, **settings: Any) -> "DataStream":
         """Count the packets of each key; see :meth:`reduce`."""
+        settings["is_by_key"] = True
         return self._then("count", partial(CountOperator, at_end), settings)
 
     def broadcast(self) -> "DataStream":
         """Send every packet to every instance of the next step."""
-        return DataStream(self._env, self._step, "broadcast")
+        return DataStream(self._env, self._step, "broadcast", self._is_keyed)
 
     def partition(self, function: Callable[[Any, Any, int], int]) -> "DataStream":
         """Choose the instance of the next step: ``function(payload, key, instances) -> index``."""
-        return DataStream(self._env, self._step, function)
+        return DataStream(self._env, self._step, function, self._is_keyed)
 
     def connect(self, other: "DataStream") -> "ConnectedStreams":
         """Take this and another stream together."""
@@ -346,6 +354,7 @@ class DataStream:
 
     def join(self, other: "DataStream", function: Callable[[Any, Any], Any], **settings: Any) -> "DataStream":
         """Pair the packets of two keyed streams that have the same key; see :meth:`map`."""
+        settings["is_by_key"] = True
         return ConnectedStreams(self._env, self, other)._then("join", partial(JoinOperator, function), settings)
 
     def sink(self, function: Callable[[Any], object], **settings: Any) -> "DataStream":
@@ -373,10 +382,7 @@ class ConnectedStreams:
         self._streams = streams
 
     def _then(self, kind: str, factory: Callable[[], Operator], settings: dict[str, Any]) -> DataStream:
-        name, parallelism = settings.pop("name", None), settings.pop("parallelism", 1)
-        return self._env._added(
-            kind, factory, name, parallelism, [stream._input() for stream in self._streams], **settings
-        )
+        return _added_after(self._streams, kind, factory, settings)
 
     def comap(self, first: Callable[[Any], Any], second: Callable[[Any], Any], **settings: Any) -> DataStream:
         """One function for the packets of each stream; see :meth:`DataStream.map`."""
@@ -395,6 +401,17 @@ class Result:
         """The packets that have arrived; all of them when the job has ended."""
         dispatcher = self._env.dispatcher
         return [] if dispatcher is None else list(dispatcher.results.get(self._name, []))
+
+
+def _added_after(
+    streams: Sequence[DataStream], kind: str, factory: Callable[[], Operator], settings: dict[str, Any]
+) -> DataStream:
+    """Add a step behind streams: what comes out of it has keys where all of them have."""
+    name, parallelism = settings.pop("name", None), settings.pop("parallelism", 1)
+    inputs = [stream._input() for stream in streams]
+    found = streams[0]._env._added(kind, factory, name, parallelism, inputs, **settings)
+    found._is_keyed = all(stream._is_keyed for stream in streams)
+    return found
 
 
 def _add(total: Any, value: Any) -> Any:

@@ -80,6 +80,7 @@ class Transformation:
         restarts: How often an instance is started again after it was killed; None for as often as the job says.
         is_source: Whether it makes packets by itself, and has no inputs.
         is_result: Whether its packets are handed to the driver; it runs no task.
+        is_by_key: Whether it keeps something for each key, so that all packets of a key must reach one instance.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Transformation:
     restarts: int | None = None
     is_source: bool = False
     is_result: bool = False
+    is_by_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class ExecutionGraph:
 
     Raises:
         GraphError: There is a cycle, an input that is no step of the job, a name used twice, a step without input or
-            with an impossible parallelism or number of restarts; it names the node.
+            with an impossible parallelism or number of restarts, or one that works by key, is parallel, and gets
+            packets without keys; it names the node.
     """
 
     def __init__(self, transformations: Iterable[Transformation], services: Iterable[ServiceNode] = ()) -> None:
@@ -242,6 +245,9 @@ def _check(steps: list[Transformation]) -> None:
         for source in step.inputs:
             if id(source.upstream) not in known:
                 raise GraphError(node=step.name, reason=f"its input {source.upstream.name!r} is no step of this job")
+            if step.is_by_key and step.parallelism > 1 and source.partition == "round_robin":
+                reason = f"its instances share packets of {source.upstream.name!r} without keys: call keyby() before"
+                raise GraphError(node=step.name, reason=reason)
 
 
 def _check_restarts(name: str, restarts: int | None) -> None:
