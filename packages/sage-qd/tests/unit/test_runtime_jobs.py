@@ -33,6 +33,7 @@ from sage_qd.runtime import (
     RuntimeContext,
     StopSignal,
 )
+from sage_qd.runtime.board import folder
 from sage_qd.runtime.operators import MapOperator, ReduceOperator
 from sage_qd.runtime.packets import is_stop, unpacked
 from sage_qd.runtime.task import LocalTask
@@ -529,6 +530,46 @@ def test_a_program_that_ends_stops_its_job() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FORGETFUL = """
+import gc, itertools, sys, time
+from pathlib import Path
+from sage_qd.runtime import LocalEnvironment, ProcessEnvironment
+
+log = Path(sys.argv[3])
+
+def note(item):
+    with log.open("a") as file:
+        file.write(".")
+    time.sleep(0.001)
+
+def start():
+    env = {"threads": LocalEnvironment, "processes": ProcessEnvironment}[sys.argv[1]](sys.argv[2])
+    env.from_source(itertools.count).sink(note)
+    env.submit()
+
+start()
+gc.collect()
+log.write_text("")
+give_up = time.monotonic() + 60
+while log.stat().st_size < 100:
+    if time.monotonic() > give_up:
+        sys.exit("the job does not go on")
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("where", ["threads", "processes"])
+def test_a_job_of_which_nobody_holds_anything_runs_on_to_the_end_of_the_program(where: str, tmp_path: Path) -> None:
+    name = f"forgotten-{where}-{os.getpid()}"
+    command = [sys.executable, "-c", FORGETFUL, where, name, str(tmp_path / "log")]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path for path in folder().glob("*") if name in path.name] == []
+    assert [info.name for info in list_segments() if name in info.name] == []
 
 
 def test_what_overflow_drops_is_counted(make: Make) -> None:

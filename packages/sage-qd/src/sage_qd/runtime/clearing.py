@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -17,7 +16,8 @@ __all__ = ["remove_queues", "snapshot_place", "stop_at_exit", "stopped"]
 
 MEMORY_FOLDER: Final = "/dev/shm"
 
-_running: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
+_running: "set[Dispatcher]" = set()
+"""Jobs that run; a job runs on when the program holds nothing of it."""
 
 
 @runtime_checkable
