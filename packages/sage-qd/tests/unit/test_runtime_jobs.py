@@ -503,6 +503,46 @@ def test_all_sources_can_be_told_to_end_and_what_they_sent_arrives(make: Make) -
         assert dispatcher.status()["tasks"][f"{side}_0"]["out"] == len(mine)
 
 
+def test_a_source_that_is_told_to_end_sends_what_it_took_and_is_closed(make: Make, tmp_path: Path) -> None:
+    def numbers() -> Iterator[int]:
+        given = 0
+        try:
+            while True:
+                given += 1
+                yield given
+        finally:
+            (tmp_path / "given").write_text(str(given))
+
+    env = make()
+    items = env.from_source(numbers).collect()
+    dispatcher = env.submit()
+    while not items.items:
+        dispatcher.wait(timeout=0.01)
+
+    dispatcher.receive_stop_signal()
+    assert dispatcher.wait(timeout=PATIENCE)
+
+    assert items.items == list(range(1, int((tmp_path / "given").read_text()) + 1))
+    wait_for(lambda: "sage-qd-source" not in [thread.name for thread in threading.enumerate()], "its thread has ended")
+
+
+@pytest.mark.parametrize("end", ["stop", "error"])
+def test_a_job_that_is_ended_takes_no_further_items(end: str) -> None:
+    def fails(item: int) -> None:
+        if end == "error":
+            raise LookupError("no")
+
+    env = LocalEnvironment("job", batch_size=8)
+    env.from_source(itertools.count).sink(fails)
+    dispatcher = env.submit()
+    if end == "error":
+        with pytest.raises(LookupError):
+            dispatcher.wait(PATIENCE)
+    dispatcher.stop()
+
+    wait_for(lambda: "sage-qd-source" not in [thread.name for thread in threading.enumerate()], "its thread has ended")
+
+
 class ThreadQueues(QueueCreationStrategy):
     """Hands the very objects over, for jobs in threads."""
 

@@ -4,11 +4,10 @@ A task: one instance of a step at work, from its first packet to its stop signal
 The loop is the same wherever it runs; :class:`LocalTask` runs it in a thread, ``ProcessTask`` in a process.
 """
 
-import queue
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +27,10 @@ __all__ = ["BaseTask", "Failure", "LocalTask", "users_code"]
 LARGEST_SLICE: Final = 1 << 16
 IDLE_SECONDS: Final = 0.5
 """How long a task that owes nothing sleeps at a time; a packet wakes it, and so does the end of the job."""
+LAST_ITEM_SECONDS: Final = 1.0
+"""How long a source that was told to stop waits for an item that its iterator is about to give."""
+CHUNKS_AHEAD: Final = 3
+"""Most batches that are taken from an iterator before the first of them is sent."""
 
 
 class Failure(NamedTuple):
@@ -251,21 +254,22 @@ class BaseTask:
         # What was sent must not be sent again, or what was not sent must be: so the snapshot comes before, or behind.
         is_ahead = self.ctx.snapshots is not None and self.ctx.delivery == "at_most_once"
         last = monotonic()
-        for chunk in _chunks(items, size, self.ctx.linger, self._is_told_to_stop):
-            self._position += len(chunk)
-            if is_ahead:
-                self._commit()
-            router.send(chunk, None)
-            if len(chunk) < size:
-                router.flush()
-            counters.taken += len(chunk)
-            counters.out = router.sent
-            if self._is_told_to_stop():
-                break
-            if self.ctx.snapshots is not None and not is_ahead and monotonic() - last >= COMMIT_SECONDS:
-                router.flush()
-                self._commit()
-                last = monotonic()
+        chunks = _chunks(items, size, self.ctx.linger, self._is_told_to_stop)
+        del items
+        with closing(chunks):
+            for chunk in chunks:
+                self._position += len(chunk)
+                if is_ahead:
+                    self._commit()
+                router.send(chunk, None)
+                if len(chunk) < size:
+                    router.flush()
+                counters.taken += len(chunk)
+                counters.out = router.sent
+                if self.ctx.snapshots is not None and not is_ahead and monotonic() - last >= COMMIT_SECONDS:
+                    router.flush()
+                    self._commit()
+                    last = monotonic()
 
     # -- Snapshots ----------------------------------------------------------------------------------------------------
 
@@ -302,19 +306,32 @@ class BaseTask:
         return [descriptor.open(create=False) for descriptor in self.ctx.lanes]
 
 
-def _chunks(items: Any, size: int, linger: float, is_stopping: Callable[[], bool]) -> Iterator[list[Any]]:
-    """Cut into batches; of an iterator, no item waits longer than ``linger`` for the next one."""
+def _chunks(items: Any, size: int, linger: float, is_stopping: Callable[[], bool]) -> Generator[list[Any], None, None]:
+    """
+    Cut into batches, until told to stop; of an iterator, no item waits longer than ``linger`` for the next one.
+
+    What was taken from an iterator is given before the end, so that nothing of it is lost.
+    """
     if hasattr(items, "__getitem__"):
         for start in range(0, len(items), size):
             yield list(items[start : start + size])
+            if is_stopping():
+                return
         return
     pump = _Pump(items, size)
-    while not is_stopping():
-        chunk = pump.next(linger)
-        if chunk is None:
-            return
-        if chunk:
+    del items
+    try:
+        while not is_stopping():
+            chunk = pump.next(linger)
+            if chunk is None:
+                return
+            if chunk:
+                yield chunk
+        pump.stop()
+        while chunk := pump.next(LAST_ITEM_SECONDS):
             yield chunk
+    finally:
+        pump.stop()
 
 
 class _Pump:
@@ -323,43 +340,50 @@ class _Pump:
     def __init__(self, items: Any, size: int) -> None:
         self._items = items
         self._size = size
-        self._full: queue.Queue[list[Any]] = queue.Queue(maxsize=2)
-        self._chunk: list[Any] = []
-        self._mutex = threading.Lock()
+        self._given: list[Any] = []
+        self._changed = threading.Condition(threading.Lock())
         self._error: BaseException | None = None
-        self._has_ended = threading.Event()
+        self._has_ended = False
+        self._is_stopping = False
         threading.Thread(target=self._run, name="sage-qd-source", daemon=True).start()
 
     def _run(self) -> None:
+        items, self._items = self._items, None
         try:
-            for item in self._items:
-                with self._mutex:
-                    self._chunk.append(item)
-                    whole = None
-                    if len(self._chunk) >= self._size:
-                        whole, self._chunk = self._chunk, []
-                if whole is not None:
-                    self._full.put(whole)
+            for item in items:
+                with self._changed:
+                    self._given.append(item)
+                    if len(self._given) % self._size == 0:
+                        self._changed.notify()
+                    while len(self._given) >= CHUNKS_AHEAD * self._size and not self._is_stopping:
+                        self._changed.wait()
+                    if self._is_stopping:
+                        break
         except BaseException as error:  # noqa: BLE001  (the thread that takes the items raises it)
             self._error = error
-        self._has_ended.set()
+        del items  # a generator that nobody else holds is closed here
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify()
 
     def next(self, linger: float) -> list[Any] | None:
         """Return what there is, after ``linger`` at the latest; None at the end. What was given before comes first."""
-        has_ended = self._has_ended.is_set()
-        try:
-            return self._full.get(timeout=0 if has_ended else linger)
-        except queue.Empty:
-            with self._mutex:
-                if not self._full.empty():
-                    return []
-                chunk, self._chunk = self._chunk, []
-        if has_ended and not chunk:
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or len(self._given) >= self._size, linger)
+            chunk, self._given = self._given[: self._size], self._given[self._size :]
+            self._changed.notify()
+        if self._has_ended and not chunk:
             if self._error is not None:
                 with users_code():
                     raise self._error
             return None
         return chunk
+
+    def stop(self) -> None:
+        """Take no further item; one that the iterator is about to give is still taken."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
 
 
 class LocalTask(BaseTask):
