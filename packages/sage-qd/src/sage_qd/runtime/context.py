@@ -116,7 +116,13 @@ class RuntimeContext:
     def call_service_async(
         self, service_name: str, *args: Any, method: str = "__call__", timeout: float = 30.0, **kwargs: Any
     ) -> Any:
-        """Call a service; return a :class:`~sage_qd.runtime.services.ServiceCall`, whose ``result()`` waits."""
+        """
+        Call a service; return a :class:`~sage_qd.runtime.services.ServiceCall`, whose ``result()`` waits.
+
+        Raises:
+            KeyError: The job has no such service.
+            TimeoutError: The service had no room for another request in time.
+        """
         if service_name not in self._services:
             known = f"it has: {', '.join(self._services)}" if self._services else "it has none; see add_service()"
             raise KeyError(f"job {self.job!r} has no service {service_name!r}; {known}")

@@ -9,12 +9,13 @@ another one's question.
 import threading
 import traceback
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
-from sage_qd.errors import Empty, QueueClosedError, ShutDown
+from sage_qd.errors import Empty, Full, QueueClosedError, ShutDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,10 @@ __all__ = ["ServiceCall", "ServiceClient", "ServiceRequest", "ServiceResponse", 
 
 SLICE_SECONDS: Final = 0.25
 """How long one of several waiting threads reads the answers for all before another one may."""
+RETRY_SECONDS: Final = 0.01
+"""How long a service that has answers for which there is no room waits for a request before it tries again."""
+MOST_WAITING: Final = 1000
+"""Answers for one caller that wait for room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +74,66 @@ def serve(service: object, requests: Any) -> None:
     A method that raises answers its caller, and the service goes on. A request whose time is over is dropped. A caller
     that is gone, or does not read its answers, costs nobody else their answer.
     """
-    answers: dict[str, Any] = {}
+    answers = _Answers()
     while True:
         try:
-            request = requests.get()
+            request = requests.get(timeout=RETRY_SECONDS if answers.are_waiting else None)
         except ShutDown:
             return
-        if time() > request.timestamp + request.timeout:
+        except Empty:
+            answers.send_waiting()
             continue
-        response = _answer(service, request)
+        if time() <= request.timestamp + request.timeout:
+            answers.send(request, _answer(service, request))
+        answers.send_waiting()
+
+
+class _Answers:
+    """The ways back to the callers; what has no room waits here, until its time is over."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, Any] = {}
+        self._waiting: dict[str, deque[tuple[float, ServiceResponse]]] = {}
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether an answer waits for room."""
+        return bool(self._waiting)
+
+    def send(self, request: ServiceRequest, response: ServiceResponse) -> None:
+        """Let an answer wait for :meth:`send_waiting`; of too many for one caller, the oldest is lost."""
         name = request.response_queue.queue_id
         try:
-            if name not in answers:
-                answers[name] = request.response_queue.open(create=False)
-            answers[name].put(response, timeout=max(request.timestamp + request.timeout - time(), 0.0))
-        except Exception:  # noqa: BLE001  (whatever keeps this answer from its caller, who waits no longer than it said)
-            answers.pop(name, None)
+            if name not in self._queues:
+                self._queues[name] = request.response_queue.open(create=False)
+        except Exception:  # noqa: BLE001  (whatever it is, the caller is gone)
+            return
+        waiting = self._waiting.setdefault(name, deque(maxlen=MOST_WAITING))
+        waiting.append((request.timestamp + request.timeout, response))
+
+    def send_waiting(self) -> None:
+        """Send what there is room for."""
+        for name, waiting in list(self._waiting.items()):
+            while waiting and self._has_left(name, waiting):
+                waiting.popleft()
+            if not waiting:
+                del self._waiting[name]
+
+    def _has_left(self, name: str, waiting: "deque[tuple[float, ServiceResponse]]") -> bool:
+        """Whether the first answer that waits need not wait any more; one that cannot be sent becomes an error."""
+        until, response = waiting[0]
+        if time() > until:
+            return True
+        try:
+            self._queues[name].put_nowait(response)
+        except Full:
+            return False
+        except Exception:  # noqa: BLE001  (it cannot be pickled, is too large, or the caller is gone)
+            if response.error is None:
+                failed = ServiceResponse(request_id=response.request_id, error=traceback.format_exc())
+                waiting[0] = (until, failed)
+                return self._has_left(name, waiting)
+        return True
 
 
 def _answer(service: object, request: ServiceRequest) -> ServiceResponse:
@@ -98,10 +147,10 @@ def _answer(service: object, request: ServiceRequest) -> ServiceResponse:
 class ServiceCall:
     """A request under way."""
 
-    def __init__(self, client: "ServiceClient", request: ServiceRequest) -> None:
+    def __init__(self, client: "ServiceClient", request: ServiceRequest, deadline: float) -> None:
         self._client = client
         self._request = request
-        self._deadline = monotonic() + request.timeout
+        self._deadline = deadline
 
     def result(self) -> Any:
         """
@@ -144,6 +193,7 @@ class ServiceClient:
         self, service_name: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
     ) -> ServiceCall:
         """Send a request; see :meth:`RuntimeContext.call_service_async`."""
+        deadline = monotonic() + timeout
         request = ServiceRequest(
             request_id=uuid.uuid4().hex,
             service_name=service_name,
@@ -161,8 +211,15 @@ class ServiceClient:
                     raise KeyError(f"service {service_name!r} has no queue for requests")
                 queue = self._queues[service_name] = descriptor.attach()
             self._awaited.add(request.request_id)
-        queue.put(request, timeout=timeout)
-        return ServiceCall(self, request)
+        try:
+            queue.put(request, timeout=timeout)
+        except BaseException as error:
+            with self._changed:
+                self._awaited.discard(request.request_id)
+            if isinstance(error, Full):
+                raise TimeoutError(f"service {service_name}.{method} took no request within {timeout:g} s") from error
+            raise
+        return ServiceCall(self, request, deadline)
 
     def await_answer(self, request_id: str, deadline: float) -> ServiceResponse | None:
         """Wait for one answer; None when the time is over."""
