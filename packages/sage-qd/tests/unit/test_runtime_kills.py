@@ -28,15 +28,18 @@ PATIENCE = 60.0
 COUNT = 100_000
 
 DRIVER = """
-import itertools, sys, time
+import itertools, os, sys, time
 from sage_qd.runtime import ProcessEnvironment
 
 env = ProcessEnvironment(sys.argv[1], delivery="at_least_once")
 env.from_source(itertools.count).map(lambda x: x, parallelism=2).sink(lambda x: None)
 dispatcher = env.submit()
+child = os.fork() if sys.argv[2] == "forks" else -1
+if child == 0:
+    time.sleep(3600)
 while dispatcher.status()["tasks"]["sink_0"]["taken"] < 1000:
     time.sleep(0.01)
-print("running", flush=True)
+print(dispatcher.supervisor_pid, child, flush=True)
 dispatcher.wait()
 """
 
@@ -257,23 +260,29 @@ def test_a_killed_supervisor_takes_the_tasks_along_and_is_told() -> None:
     wait_for(lambda: not any(task.is_running() and task.status() != "zombie" for task in tasks), "the tasks are gone")
 
 
+@pytest.mark.parametrize("child", ["alone", "forks"])
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT])
-def test_a_driver_that_dies_leaves_nothing(death: int, tmp_path: Path) -> None:
-    name = f"job-{os.getpid()}-{int(death)}"
-    command = [sys.executable, "-c", DRIVER, name]
+def test_a_driver_that_dies_leaves_nothing(death: int, child: str, tmp_path: Path) -> None:
+    """A child that it forked while the job ran inherited all that is open, and lives on."""
+    name = f"job-{os.getpid()}-{int(death)}-{child}"
+    command = [sys.executable, "-c", DRIVER, name, child]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
     ) as driver:
         assert driver.stdout is not None
-        assert driver.stdout.readline() == "running\n"
-        [supervisor] = psutil.Process(driver.pid).children()
+        pid, forked = map(int, driver.stdout.readline().split())
+        supervisor = psutil.Process(pid)
         processes = [supervisor, *supervisor.children()]
         assert len(processes) == 5
         assert len([info for info in list_segments() if name in info.name]) == 4
         driver.send_signal(death)
         driver.wait(PATIENCE)
 
-    wait_for(lambda: not any(process.is_running() for process in processes), "all processes are gone")
-    wait_for(lambda: not [info for info in list_segments() if name in info.name], "no queue is left")
-    wait_for(lambda: list(tmp_path.iterdir()) == [], "no snapshot is left")
+    try:
+        wait_for(lambda: not any(process.is_running() for process in processes), "all processes are gone")
+        wait_for(lambda: not [info for info in list_segments() if name in info.name], "no queue is left")
+        wait_for(lambda: list(tmp_path.iterdir()) == [], "no snapshot is left")
+    finally:
+        if forked > 0:
+            os.kill(forked, signal.SIGKILL)
     assert driver.returncode == -death

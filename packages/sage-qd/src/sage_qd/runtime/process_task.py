@@ -125,15 +125,21 @@ class Supervisor:
         """Fork; return the process, where its events come from, and where it takes orders."""
         events, sender = _FORK.Pipe(duplex=False)
         orders, commander = _FORK.Pipe(duplex=False)
+        driver = _pidfd_of_this()
         process = _FORK.Process(
-            target=self._run, args=(sender, orders, (events, commander)), name="sage-qd-supervisor", daemon=False
+            target=self._run,
+            args=(sender, orders, driver, (events, commander)),
+            name="sage-qd-supervisor",
+            daemon=False,
         )
         process.start()
         sender.close()
         orders.close()
+        for file in driver:
+            os.close(file)
         return process, events, commander
 
-    def _run(self, events: Pipe, orders: Pipe, of_driver: tuple[Pipe, Pipe]) -> None:
+    def _run(self, events: Pipe, orders: Pipe, driver: list[int], of_driver: tuple[Pipe, Pipe]) -> None:
         for pipe in of_driver:
             pipe.close()  # or the end of the driver would go unnoticed
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -141,7 +147,7 @@ class Supervisor:
         os.setpgid(0, 0)
         for task in (*self.services, *self.tasks):
             task.start_running()
-        outcome, failure = self._watched(events, orders)
+        outcome, failure = self._watched(events, orders, driver)
         if outcome == "finished":
             self.end_services()
         else:
@@ -153,14 +159,18 @@ class Supervisor:
             _tell(events, Ended(failure))
         os._exit(0)
 
-    def _watched(self, events: Pipe, orders: Pipe) -> tuple[Literal["finished", "stopped", "orphaned"], Failure | None]:
+    def _watched(
+        self, events: Pipe, orders: Pipe, driver: list[int]
+    ) -> tuple[Literal["finished", "stopped", "orphaned"], Failure | None]:
         """Restart what was killed, until all is done, something failed, or the driver wants or is no more."""
         watched: dict[Any, ProcessTask] = {}
         for task in (*self.services, *self.tasks):
             watched |= task.signs()
         left = set(map(id, self.tasks))
         while left:
-            for ready in wait([orders, *watched]):
+            for ready in wait([orders, *driver, *watched]):
+                if ready in driver:
+                    return "orphaned", None
                 if ready is orders:
                     try:
                         orders.recv_bytes()
@@ -197,6 +207,14 @@ class Supervisor:
             if task.process is not None:
                 task.process.join(max(until - monotonic(), 0.0))
                 task.cleanup()
+
+
+def _pidfd_of_this() -> list[int]:
+    """What tells a child the end of this process, whatever others inherited from it; nothing before Linux 5.3."""
+    try:
+        return [os.pidfd_open(os.getpid())]
+    except OSError:
+        return []
 
 
 def _tell(events: Pipe, event: Any) -> None:
