@@ -910,6 +910,22 @@ def test_a_task_that_waits_writes_nothing_and_sleeps(monkeypatch: pytest.MonkeyP
     task.input_queue_descriptor.close()  # type: ignore[union-attr]  # it made one
 
 
+def test_a_function_finds_the_queues_of_its_job_by_name(make: Make) -> None:
+    class Looks(BaseFunction):
+        def execute(self, data: int) -> Any:
+            found = [self.ctx.get_queue_descriptor(name) for name in ("input_map_0", "input_sink_0", "input_other_0")]
+            return [each and (each.queue_id, each.open(create=False).stats().puts > 0) for each in found]
+
+    env = make()
+    stream = env.from_collection([1]).map(Looks)
+    stream.filter(lambda x: False).sink(str)
+    items = stream.collect()
+    dispatcher = env.execute(timeout=PATIENCE)
+
+    named = dispatcher.queue_descriptors
+    assert items.items == [[(named["input_map_0"].queue_id, True), (named["input_sink_0"].queue_id, False), None]]
+
+
 def test_a_context_travels_without_what_is_open() -> None:
     import pickle
 

@@ -1,6 +1,6 @@
 """What a task knows: plain data that goes to its process, and what is made from it there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -134,12 +134,8 @@ class RuntimeContext:
 
     def as_attached(self) -> "RuntimeContext":
         """Return the same context with descriptors of its own, for another process: they open queues anew."""
-
-        def anew(descriptor: BaseQueueDescriptor) -> BaseQueueDescriptor:
-            return BaseQueueDescriptor.from_dict(descriptor.to_dict())
-
         connections = [
-            (replace(each, target_queue_descriptor=anew(each.target_queue_descriptor)), partition)
+            (replace(each, target_queue_descriptor=_anew(each.target_queue_descriptor)), partition)
             if each.target_queue_descriptor is not None
             else (each, partition)
             for each, partition in self.connections
@@ -147,10 +143,10 @@ class RuntimeContext:
         return replace(
             self,
             connections=connections,
-            lanes=[anew(each) for each in self.lanes],
-            dead_letters=None if self.dead_letters is None else anew(self.dead_letters),
-            _input=None if self._input is None else anew(self._input),
-            _pool={name: anew(each) for name, each in self._pool.items()},
+            lanes=[_anew(each) for each in self.lanes],
+            dead_letters=None if self.dead_letters is None else _anew(self.dead_letters),
+            _input=None if self._input is None else _anew(self._input),
+            _pool=_AttachedPool(self._pool),
             _client=None,
         )
 
@@ -162,3 +158,26 @@ class RuntimeContext:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_client": None}
+
+
+class _AttachedPool(Mapping[str, BaseQueueDescriptor]):
+    """The descriptors of a job for another process: made anew one at a time, as few tasks ask for many."""
+
+    def __init__(self, pool: Mapping[str, BaseQueueDescriptor]) -> None:
+        self._pool = pool
+        self._made: dict[str, BaseQueueDescriptor] = {}
+
+    def __getitem__(self, name: str) -> BaseQueueDescriptor:
+        if name not in self._made:
+            self._made.setdefault(name, _anew(self._pool[name]))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pool)
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+
+def _anew(descriptor: BaseQueueDescriptor) -> BaseQueueDescriptor:
+    return BaseQueueDescriptor.from_dict(descriptor.to_dict())

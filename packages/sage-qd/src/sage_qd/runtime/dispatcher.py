@@ -232,10 +232,8 @@ class Dispatcher:
                 ctx.lanes = [
                     self.queue_descriptors[path_name(edge.upstream_node, node, edge.path)] for edge in node.input_edges
                 ]
-        services = tuple(self.graph.services)
-        ctx.set_service_names(services)
-        wanted = [f"service_request_{name}" for name in services] + [f"service_response_{node.name}"] * bool(services)
-        ctx.set_queue_descriptor_pool({name: self.queue_descriptors[name] for name in wanted})
+        ctx.set_service_names(tuple(self.graph.services))
+        ctx.set_queue_descriptor_pool(self.queue_descriptors)
         return cast(BaseTask, self._kind(is_service=False)(ctx, node.transformation.factory, counters))
 
     def _kind(self, is_service: bool) -> Any:
