@@ -195,6 +195,39 @@ def test_an_error_in_an_actor_ends_the_job_with_its_traceback(nodes: list[str]) 
     wait_for(lambda: queues_left() == [], "the queues are gone")
 
 
+class ArrivesBroken:
+    """Can be sent, and fails where it arrives."""
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_an_actor_that_cannot_be_made_ends_the_job_with_the_reason_and_is_not_restarted(nodes: list[str]) -> None:
+    env = RemoteEnvironment("job", restarts=3)
+    env.from_collection([3]).map(ArrivesBroken()).sink(str)
+
+    with pytest.raises(Exception, match="invalid literal for int.*no number"):
+        env.execute(timeout=PATIENCE)
+
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FAILED
+    assert env.dispatcher.restarted == []
+
+
+def test_an_actor_for_which_there_is_no_node_ends_the_job(nodes: list[str]) -> None:
+    env = RemoteEnvironment("job", node_ids=["f" * 56])
+    env.from_collection([3]).sink(str)
+
+    with pytest.raises(Exception, match="node"):
+        env.execute(timeout=PATIENCE)
+
+    assert env.dispatcher is not None
+    assert env.dispatcher.state is JobState.FAILED
+
+
 def test_an_operator_that_cannot_be_sent_is_told_with_its_step_and_leaves_nothing(nodes: list[str]) -> None:
     lock = threading.Lock()
 

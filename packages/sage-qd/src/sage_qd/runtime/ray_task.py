@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sage_qd.descriptors.base import BaseQueueDescriptor
@@ -176,8 +176,14 @@ class RayRunner(Runner):
             task = self._left.pop(running, None) or services[running]
             try:
                 found = ray.get(running)
-            except RayActorError:
-                self._restart(task)
+            except RayActorError as error:
+                if error.actor_init_failed:
+                    self.failure = Failure(task.name, error, str(error))  # it would fail again
+                else:
+                    self._restart(task)
+                continue
+            except ActorUnschedulableError as error:
+                self.failure = Failure(task.name, error, str(error))
                 continue
             if found is not None:
                 self.failure = pickle.loads(found)
@@ -203,6 +209,7 @@ class RayRunner(Runner):
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             if task.node_id not in alive:
                 task.node_id = None
+        task.cleanup()  # one that is only out of reach would go on taking packets
         task.start_running()
         if task.service is None:
             self._left[task.running] = task
