@@ -209,7 +209,7 @@ def test_an_actor_that_cannot_be_made_ends_the_job_with_the_reason_and_is_not_re
     env = RemoteEnvironment("job", restarts=3)
     env.from_collection([3]).map(ArrivesBroken()).sink(str)
 
-    with pytest.raises(Exception, match="invalid literal for int.*no number"):
+    with pytest.raises(Exception, match=r"invalid literal for int.*no number"):
         env.execute(timeout=PATIENCE)
 
     assert env.dispatcher is not None

@@ -874,6 +874,76 @@ def test_what_was_left_at_the_end_is_sent_once_though_the_task_starts_again() ->
     assert again == [StopSignal(0, "sums")]
 
 
+class Killed(BaseException):
+    """Ends a task as a kill does: nothing is settled afterwards."""
+
+
+def test_state_outlives_a_kill_under_at_most_once_but_for_what_came_since_the_last_snapshot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sage_qd.runtime.task.COMMIT_SECONDS", 0)  # a snapshot after each batch
+    source, target = LocalQueueDescriptor("kept-source", maxsize=20), LocalQueueDescriptor("kept-target", maxsize=20)
+    for number in range(5):
+        source.put((0, 10 * number, [1] * 10, ["a"] * 10))
+    source.put(StopSignal(0, "test"))
+    snapshots, calls = Kept(), itertools.count(1)
+
+    def add(total: int, item: int) -> int:
+        if next(calls) == 25:
+            raise Killed
+        return total + item
+
+    def run() -> None:
+        ctx = RuntimeContext(name="sums", job="job", stop_signal_num=1, input_indices=[0], snapshots=snapshots)
+        ctx.set_input_queue_descriptor(source)
+        task = BaseTask(ctx, lambda: ReduceOperator(add, at_end=True))
+        task.add_connection(Connection(0, 0, "target", None, 0, target_queue_descriptor=target))
+        task.run()
+
+    with pytest.raises(Killed):
+        run()
+    run()
+
+    found = [unpacked(each) for each in target.get_many(10, timeout=0) if not is_stop(each)]
+    source.close()
+    target.close()
+    assert found == [(0, 0, [("a", 40)], ["a"])]
+
+
+def test_what_was_left_at_the_end_is_not_sent_twice_under_at_most_once() -> None:
+    source, target = LocalQueueDescriptor("last-source", maxsize=20), LocalQueueDescriptor("last-target", maxsize=20)
+    source.put((0, 0, [1, 2], ["a", "a"]))
+    source.put(StopSignal(0, "test"))
+
+    class KilledOnce(Kept):
+        was_killed = False
+
+        def write(self, state: Any) -> None:
+            has_finished = state[0]
+            if has_finished and not target.empty() and not self.was_killed:
+                self.was_killed = True
+                raise Killed
+            super().write(state)
+
+    snapshots = KilledOnce()
+
+    def run() -> None:
+        ctx = RuntimeContext(name="sums", job="job", stop_signal_num=1, input_indices=[0], snapshots=snapshots)
+        ctx.set_input_queue_descriptor(source)
+        task = BaseTask(ctx, lambda: ReduceOperator(lambda total, x: total + x, at_end=True))
+        task.add_connection(Connection(0, 0, "target", None, 0, target_queue_descriptor=target))
+        task.run()
+
+    with pytest.raises(Killed):
+        run()
+    run()
+
+    found = [unpacked(each) for each in target.get_many(10, timeout=0) if not is_stop(each)]
+    source.close()
+    target.close()
+    assert found == [(0, 0, [("a", 3)], ["a"])]
+
+
 class Counting:
     """Snapshots that count how often they are written."""
 

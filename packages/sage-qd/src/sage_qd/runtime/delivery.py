@@ -37,7 +37,7 @@ __all__ = ["COMMIT_SECONDS", "FileSnapshots", "Inbox"]
 HELD: Final = 32
 """Most batches that a task has in hand before it settles them."""
 COMMIT_SECONDS: Final = 0.05
-"""How long a batch may wait to be settled while others follow it."""
+"""How long a batch may wait to be settled while others follow it, or to be in the snapshot of a task with state."""
 PREDECESSOR_SECONDS: Final = 0.02
 
 

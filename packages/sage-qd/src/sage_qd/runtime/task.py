@@ -147,9 +147,14 @@ class BaseTask:
                     self._work(operator, router)
                 with users_code():
                     left = operator.finish()
+                # In a snapshot: what finish() returned must not be sent again; under at_most_once it may be lost.
+                if self.ctx.delivery == "at_most_once":
+                    router.flush()
+                    self._has_finished = True
+                    self._commit()
                 router.send(*left)
                 router.flush()
-                self._has_finished = True  # in the snapshot: what finish() returned must not be sent again
+                self._has_finished = True
                 self._commit()
             router.stop()
             if self._inbox is not None:
@@ -163,20 +168,27 @@ class BaseTask:
         inbox, counters, indices = self._inbox, self.counters, self.ctx.input_indices
         if inbox is None:
             raise ValueError(f"task {self.name!r} has no input")
+        # Nothing is held under at_most_once, so nothing is ever due; what the state took in is kept all the same.
+        keeps = self.ctx.snapshots is not None and self.ctx.delivery == "at_most_once" and operator.state() is not None
+        since: float | None = None
         while not inbox.is_over:
-            is_owing = inbox.is_holding or router.is_holding
+            is_owing = inbox.is_holding or router.is_holding or since is not None
             batch = inbox.take(self.ctx.linger if is_owing else IDLE_SECONDS)
             if batch is None:
                 router.flush()
-                if inbox.is_holding:
+                if inbox.is_holding or since is not None:
                     self._commit()
+                    since = None
                 continue
             path, _, payloads, keys = batch
             counters.taken += len(payloads)
             self._send_results(operator, router, payloads, keys, indices[path] if path >= 0 else 0)
-            if inbox.is_due:
+            if keeps and since is None:
+                since = monotonic()
+            if inbox.is_due or (since is not None and monotonic() - since >= COMMIT_SECONDS):
                 router.flush()
                 self._commit()
+                since = None
 
     def _send_results(
         self, operator: Operator, router: BaseRouter, payloads: list[Any], keys: list[Any] | None, index: int
