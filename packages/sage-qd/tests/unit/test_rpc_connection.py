@@ -292,7 +292,7 @@ def test_a_put_that_was_interrupted_before_it_was_sent_is_not_carried_out(
     proxy.refuses = True
     proxy.cut()
     wait_for(lambda: not queue.connection_status()["connected"], "the connection is down")
-    interrupter = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    interrupter = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         queue.put("never")
