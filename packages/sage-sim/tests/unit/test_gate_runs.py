@@ -13,9 +13,10 @@ from sage_sim.cli.gating import again, gate_verb
 from sage_sim.gate.baselines import BaselineError, Baselines
 from sage_sim.gate.benchmarks import OURS
 from sage_sim.gate.exact import lacking, system_calls
-from sage_sim.gate.gating import Order
+from sage_sim.gate.gating import Order, _names, _shapes
 from sage_sim.gate.rounds import Ending
-from sage_sim.gate.rules import Pinned, Rules
+from sage_sim.gate.rules import Pinned, Rules, Shape
+from sage_sim.gate.shapes import Shaper
 from sage_sim.gate.sides import Side, SideError
 from sage_sim.gate.timing import Timer, Timings
 from sage_sim.gate.wheels import Wheel
@@ -87,6 +88,60 @@ def test_a_side_says_what_it_cannot_do(tmp_path: Path) -> None:
         refused = side.refused([NAME, "seq[ring-64B]"])
 
     assert refused == {NAME: "ImportError: gone"}
+
+
+def broken_copy(place: Path) -> Path:
+    """One without the queue of a process."""
+    (copy_of_the_package(place) / "sage_qd" / "queues" / "local.py").write_text("raise ImportError('gone')\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("broken", "ending", "told"),
+    [
+        (("head",), Ending.REGRESSION, "head cannot do it"),
+        (("base",), Ending.LEFT_OUT, "base cannot do it"),
+        (("head", "base"), Ending.CANNOT, "neither side can do it"),
+    ],
+    ids=["head", "base", "both"],
+)
+def test_what_head_alone_cannot_do_is_a_regression(
+    broken: tuple[str, ...], ending: Ending, told: str, tmp_path: Path
+) -> None:
+    wheel = Wheel(path=tmp_path, told="", digest="")
+    sides = {side: broken_copy(tmp_path / side) if side in broken else HERE for side in ("head", "base")}
+    rules = RULES.model_copy(update={"benchmarks": (Pinned(name=NAME), Pinned(name="seq[ring-64B]"))})
+
+    found, able = _names(Order(rules=rules, base=wheel, head=wheel), sides, tmp_path)
+
+    assert [(one.name, one.ending, one.why) for one in found] == [(NAME, ending, f"{told}: ImportError: gone")]
+    assert able["base"] == ["seq[ring-64B]"]
+    assert able["head"] == [name for name in (NAME, "seq[ring-64B]") if name != NAME or "head" not in broken]
+
+
+@pytest.mark.parametrize(
+    ("subject", "against", "ending"),
+    [("seq[ring-64B]", NAME, Ending.INCONCLUSIVE), (NAME, "seq[ring-64B]", Ending.REGRESSION)],
+    ids=["of the other", "of ours"],
+)
+def test_an_error_of_the_other_queue_is_no_regression(
+    subject: str, against: str, ending: Ending, tmp_path: Path
+) -> None:
+    head = broken_copy(tmp_path / "head")
+    words = tmp_path / "words.log"
+    shaper = Shaper(folder=head, namespace="sage-sim", words=words, seed=1, seconds=1.0, say=lambda text: None)
+
+    found = shaper.one(Shape(subject=subject, against=against, ratio=1, margin=100, why="it is so"))
+
+    assert (found.ending, found.why) == (ending, f"{NAME}: ImportError: gone")
+
+
+def test_a_shape_of_what_head_cannot_do_is_told_with_the_names_alone(tmp_path: Path) -> None:
+    wheel = Wheel(path=tmp_path, told="", digest="")
+    shape = Shape(subject=NAME, against="seq[ring-64B]", ratio=1, margin=100, why="it is so")
+    order = Order(rules=RULES.model_copy(update={"shapes": (shape,)}), base=wheel, head=wheel)
+
+    assert _shapes(order, HERE, [], tmp_path, lambda text: None) == []
 
 
 def test_a_side_that_imports_another_wheel_is_refused(tmp_path: Path) -> None:
@@ -172,7 +227,10 @@ def test_without_git_two_wheels_are_asked_for(gates: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("lenient", [[], ["--lenient"]], ids=["strict", "lenient"])
-def test_a_wheel_that_is_none_cannot_be_installed(lenient: list[str], gates: Path, tmp_path: Path) -> None:
+def test_a_wheel_that_is_none_cannot_be_installed(
+    lenient: list[str], gates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", "/dev/shm")  # a gate sets it, and here it is put back
     wheel = tmp_path / "sage_qd-0.1.0-py3-none-any.whl"
     wheel.write_bytes(b"nothing")
     words = ["--gates", str(gates), "--base", str(wheel), "--head", str(wheel), "--out", str(tmp_path / "out")]

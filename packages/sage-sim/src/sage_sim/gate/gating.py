@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def gate(order: Order, folder: RunFolder, say: Callable[[str], None]) -> Verdict
         timings = _times(order, sides, able["base"], folder.work, say)
         findings += timings.findings
     if "shapes" in order.layers:
-        findings += _shapes(order, sides["head"], folder.work, say)
+        findings += _shapes(order, sides["head"], able["head"], folder.work, say)
     fields = _fields(order, findings, timings, machine, folder.started.isoformat(timespec="seconds"))
     _write(order, folder, findings, timings, fields)
     return Verdict(ending=overall(findings), findings=findings, fields=fields)
@@ -124,15 +124,21 @@ def _names(order: Order, sides: Mapping[str, Path], work: Path) -> tuple[list[Fi
         both = [name for name in names if BENCHMARKS[name].processes > 1]
         found += [Finding(layer="names", name=name, ending=Ending.CANNOT, why="it needs two cores") for name in both]
         names = [name for name in names if name not in both]
+    refused = dict[str, dict[str, str]]()
     for side in ("head", "base"):
-        ending = Ending.REGRESSION if side == "head" else Ending.LEFT_OUT
         with Side(side, sides[side], namespace=NAMESPACE, words=work / "sides.log") as process:
-            refused = process.refused(names)
-        found += [
-            Finding(layer="names", name=name, ending=ending, why=f"{side} cannot do it: {why}")
-            for name, why in refused.items()
-        ]
-        names = able[side] = [name for name in names if name not in refused]
+            refused[side] = process.refused(names)
+    head, base = refused["head"], refused["base"]
+    for name, why in (base | head).items():
+        if name not in head:
+            ending, who = Ending.LEFT_OUT, "base cannot"
+        elif name not in base:
+            ending, who = Ending.REGRESSION, "head cannot"
+        else:
+            ending, who = Ending.CANNOT, "neither side can"  # the change is not why
+        found.append(Finding(layer="names", name=name, ending=ending, why=f"{who} do it: {why}"))
+    able["head"] = [name for name in names if name not in head]
+    able["base"] = [name for name in able["head"] if name not in base]
     every = f"all {len(order.rules.benchmarks)} benchmarks that are pinned are here"
     return found or [Finding(layer="names", name="", ending=Ending.PASS, why=every)], able
 
@@ -183,11 +189,17 @@ def _times(
     return timer.all(names)
 
 
-def _shapes(order: Order, folder: Path, work: Path, say: Callable[[str], None]) -> list[Finding]:
+def _shapes(order: Order, folder: Path, able: Sequence[str], work: Path, say: Callable[[str], None]) -> list[Finding]:
+    """Of those that head can do; of the others it was said already, with the names, that it cannot."""
     shaper = Shaper(
         folder=folder, namespace=NAMESPACE, words=work / "sides.log", seed=order.seed, seconds=SHAPE_SECONDS, say=say
     )
-    asked = [one for one in order.rules.shapes if not order.is_short or BENCHMARKS[one.against].needs is None]
+    gone = {one.name for one in order.rules.benchmarks}.difference(able)
+    asked = [
+        one
+        for one in order.rules.shapes
+        if one.subject not in gone and (not order.is_short or BENCHMARKS[one.against].needs is None)
+    ]
     return [shaper.one(shape) for shape in asked]
 
 

@@ -178,9 +178,9 @@ def settled(first: Timing, second: Timing) -> Timing:
     """
     Of two tries, of which the first was no pass: what holds.
 
-    A noisy try is made good by a quiet one, and who is called slower has to be so in both.
+    A pass makes a noisy try good, and who is called slower has to be so in both.
     """
-    if first.ending is Ending.REGRESSION and second.ending is Ending.PASS:
-        why = f"slower in one try ({first.why}), and not in the other ({second.why})"
-        return replace(second, ending=Ending.INCONCLUSIVE, why=why)
-    return second
+    if first.ending is second.ending or (first.ending, second.ending) == (Ending.INCONCLUSIVE, Ending.PASS):
+        return second
+    why = f"{first.ending.value} in one try ({first.why}), {second.ending.value} in the other ({second.why})"
+    return replace(second, ending=Ending.INCONCLUSIVE, why=why)

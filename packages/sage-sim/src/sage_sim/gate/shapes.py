@@ -64,15 +64,17 @@ class Shaper:
         return Finding(layer=LAYER, name=name, ending=ending, why=why, figures=figures)
 
     def _try(self, shape: Shape) -> tuple[Ending, str, Interval | None]:
-        pair, until = (shape.subject, shape.against), monotonic() + self.seconds
+        pair, until, now = (shape.subject, shape.against), monotonic() + self.seconds, shape.subject
         try:
             with Side("head", self.folder, namespace=self.namespace, words=self.words) as side:
-                for name in pair:
-                    side.open(name)
-                counts = {name: sized(side, name) for name in pair}
-                ratios: list[float] = []
+                counts, ratios = dict[str, int](), list[float]()
+                for now in pair:
+                    side.open(now)
+                    counts[now] = sized(side, now)
                 while True:
-                    ns = [side.sample(name, counts[name]).ns for name in (*pair, *reversed(pair))]
+                    ns = []
+                    for now in (*pair, *reversed(pair)):
+                        ns.append(side.sample(now, counts[now]).ns)
                     ratios.append(sqrt(ns[1] * ns[2] / (ns[0] * ns[3])))
                     if len(ratios) >= _LEAST:
                         found = interval(ratios, seed=self.seed)
@@ -80,7 +82,8 @@ class Shaper:
                         if ending is not Ending.INCONCLUSIVE or len(ratios) >= _MOST or monotonic() > until:
                             return ending, why, found
         except SideError as error:
-            return Ending.REGRESSION, str(error), None
+            ending = Ending.REGRESSION if now == shape.subject else Ending.INCONCLUSIVE
+            return ending, f"{now}: {error}", None
 
 
 def shaped(found: Interval, shape: Shape) -> tuple[Ending, str]:
