@@ -22,7 +22,10 @@ from sage_sim.nurse import SetupError
 PACKAGE = Path("packages", "sage-qd")
 GATES = Path("benchmarks", "gates.toml")
 _NOT_SOURCES = {"tests", "build", "dist", "__pycache__"}
-_SWITCHES = ("CC", "CFLAGS", "LDFLAGS", "SAGE_QD_DEBUG", "SAGE_QD_SANITIZE", "SAGE_QD_COVERAGE")
+_SWITCHES = (
+    *("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED"),
+    *("SAGE_QD_DEBUG", "SAGE_QD_SANITIZE", "SAGE_QD_COVERAGE", "SAGE_QD_WERROR", "SAGE_QD_POINTS"),
+)
 _MAIN = ("origin/main", "main", "origin/master", "master")
 
 
@@ -141,8 +144,9 @@ class Checkout:
             BuildError: It cannot be built; has what the compiler said.
             SetupError: There is no compiler.
         """
-        digest = _digest(sources)
-        path = _built(sources, self.root / "build" / "gate" / digest, self.root / "constraints.txt")
+        constraints = self.root / "constraints.txt"
+        digest = _digest(sources, constraints)
+        path = _built(sources, self.root / "build" / "gate" / digest, constraints)
         return Wheel(path=path, told=told, digest=digest, commit=commit)
 
     def sources(self, target: Path) -> None:
@@ -167,11 +171,12 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if name in _NOT_SOURCES or name.endswith((".egg-info", ".so"))}
 
 
-def _digest(sources: Path) -> str:
-    """Of all that a wheel depends on: sources, interpreter, switches."""
+def _digest(sources: Path, constraints: Path) -> str:
+    """Of all that a wheel depends on: sources, interpreter, switches, and versions of the tools that build it."""
     digest = hashlib.sha256(f"{sysconfig.get_config_var('SOABI')}\n".encode())
     for name in _SWITCHES:
         digest.update(f"{name}={os.environ.get(name, '')}\n".encode())
+    digest.update(hashlib.sha256(constraints.read_bytes() if constraints.exists() else b"").digest())
     for path in _files(sources):
         digest.update(f"{path.relative_to(sources)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
