@@ -23,7 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sage_sim.checkers import Verdict
 from sage_sim.model import Cost, Forecast, forecast
+from sage_sim.nurse import SetupError
 from sage_sim.plan import Plan
 from sage_sim.request import Request
 from sage_sim.results import Results
@@ -190,7 +192,11 @@ def calibrate(
         cores: How many processes can work at a time.
         machine: What it is measured on.
         say: Told what is measured now.
+
+    Raises:
+        SetupError: A run did not pass, so that its figures mean nothing.
     """
+    run = partial(_passed, run)
     measured: dict[str, dict[str, Line]] = {}
     small, large = SIZES
     for kind in kinds:
@@ -211,6 +217,14 @@ def calibrate(
     efficiency = median(ratios)
     error = max(abs(ratio / efficiency - 1) for ratio in ratios)
     return replace(made, efficiency=round(efficiency, 4), error=round(error, 3))
+
+
+def _passed(run: Run, request: Request) -> Results:
+    results = run(request)
+    if results.exit_code != 0:
+        bad = [finding.sentence for finding in results.findings if finding.verdict is not Verdict.VALID]
+        raise SetupError(f"nothing was measured, as a run did not pass: {'; '.join(bad)}")
+    return results
 
 
 def _costs(scenario: Callable[[int], Scenario], run: Run) -> dict[str, float]:

@@ -17,6 +17,9 @@ from sage_sim.accounts import EXAMPLES_AT_MOST, Account
 from sage_sim.eventlog import EXIT_DAMAGED, EXIT_NO_ROOM, Kind
 from sage_sim.history import History, Process
 
+FAST_ENOUGH = "fast enough"
+"""The one check that a load which is too high breaks."""
+
 
 class Verdict(Enum):
     """Of one check, and of a run: its worst check."""
@@ -269,7 +272,7 @@ def check_gates(
     if highest_p99_ms is not None and (p99_ms is None or p99_ms > highest_p99_ms):
         broken.append(f"p99 {'unknown' if p99_ms is None else f'{p99_ms:,.3f} ms'}, above {highest_p99_ms:,.3f} ms")
     return Finding(
-        check="fast enough",
+        check=FAST_ENOUGH,
         verdict=Verdict.INVALID if broken else Verdict.VALID,
         sentence="; ".join(broken) or f"{rate:,.0f} items/s, p99 {0 if p99_ms is None else p99_ms:,.3f} ms",
     )

@@ -2,7 +2,8 @@
 Runs a program where nobody else is, and says what it left: ``python alone.py ORDER``.
 
 It has shared memory, temporary files and orphans of its own. ORDER is JSON: ``words`` to run, ``signals`` as pairs of
-seconds to wait and a number, and ``disk_bytes`` of the file system of the working folder, 0 for the usual one.
+seconds to wait and a number, and ``disk_bytes`` of the file system of the working folder, 0 for the usual one;
+``temporary_bytes`` likewise of that of temporary files.
 """
 
 import ctypes
@@ -21,6 +22,11 @@ from sage_sim.room import take_own_room
 
 ROOM_BYTES = 1 << 30
 SECONDS_TO_LEAVE = 60
+
+
+def take_disk(place: str, size: int) -> None:
+    """Put a small file system over a folder."""
+    assert ctypes.CDLL(None).mount(b"tmpfs", place.encode(), b"tmpfs", 0, f"size={size}".encode()) == 0
 
 
 def files_in(folder: str) -> list[str]:
@@ -52,11 +58,13 @@ def main() -> None:
     take_own_room(ROOM_BYTES)
     if size := order.get("disk_bytes", 0):
         place = os.getcwd()
-        code = ctypes.CDLL(None).mount(b"tmpfs", place.encode(), b"tmpfs", 0, f"size={size}".encode())
-        assert code == 0
+        take_disk(place, size)
         os.chdir(place)
     take_orphans(True)
-    with TemporaryDirectory(prefix="alone-", dir="/dev/shm") as temporary:
+    # What is mounted on it goes with this process, and its folder with the room around it.
+    with TemporaryDirectory(prefix="alone-", dir="/dev/shm", ignore_cleanup_errors=True) as temporary:
+        if size := order.get("temporary_bytes", 0):
+            take_disk(temporary, size)
         code, said, wrong = ended(order["words"], order["signals"], temporary)
         at_once = [str(process) for process in psutil.Process().children(recursive=True) if is_at_work(process)]
         until = time.monotonic() + SECONDS_TO_LEAVE

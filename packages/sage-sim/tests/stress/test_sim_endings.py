@@ -44,8 +44,8 @@ QUICK = {
 needs_namespaces = pytest.mark.skipif(not namespaces.are_allowed(), reason="needs namespaces of its own")
 
 
-def alone(folder: Path, *words: str, signals: list[tuple[float, int]], disk_bytes: int = 0) -> dict[str, Any]:
-    order = {"words": [*COMMAND, *words], "signals": signals, "disk_bytes": disk_bytes}
+def alone(folder: Path, *words: str, signals: list[tuple[float, int]], **sizes: int) -> dict[str, Any]:
+    order = {"words": [*COMMAND, *words], "signals": signals, **sizes}
     folder.mkdir(exist_ok=True)
     shown = subprocess.run(
         [sys.executable, "-P", str(ALONE), json.dumps(order)],
@@ -132,6 +132,24 @@ def test_a_full_disk_is_told_and_no_check_fails_for_it(words: list[str], size: i
     assert found["code"] == 5, found
     assert told in found["said"] + found["wrong"], found
     assert (found["processes"], found["files"]) == ([], [])
+
+
+@needs_namespaces
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fuzz", "--runs", "1", "--seed", "22"],
+        ["soak", "fan-in", "--duration", "60"],
+        ["search-rate", "fan-in", "--start", "5000", "--duration", "60"],
+    ],
+    ids=["fuzz", "soak", "search-rate"],
+)
+def test_a_full_disk_ends_a_verb_of_many_runs(words: list[str], tmp_path: Path) -> None:
+    found = alone(tmp_path, *words, signals=[], temporary_bytes=1 << 20)
+
+    assert found["code"] == 5, found
+    assert "No space left on device" in found["wrong"], found
+    assert (found["processes"], found["temporary"], found["files"]) == ([], [], [])
 
 
 @needs_namespaces

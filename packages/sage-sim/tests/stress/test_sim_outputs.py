@@ -11,11 +11,15 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
-from sim_runs import COMMAND, WATCHDOG_SECONDS, results_of, run, wait_until
+from click.testing import CliRunner
+from sim_runs import COMMAND, PLANTED, WATCHDOG_SECONDS, results_of, run, wait_until
 
 from sage_qd.ring import list_segments
 from sage_sim.calibration import Calibration, Line, calibrate
 from sage_sim.channels import NAMESPACE
+from sage_sim.checkers import Verdict
+from sage_sim.cli import trials
+from sage_sim.cli.app import main
 from sage_sim.cli.trials import once
 from sage_sim.request import Request
 from sage_sim.results import Results
@@ -24,7 +28,8 @@ FEW = ["--items", "400", "--producers", "1"]
 
 
 def called(folder: Path, *words: str, plant: str | None = None) -> subprocess.CompletedProcess[str]:
-    planted = {} if plant is None else {"PLANT": plant, "PYTHONPATH": str(Path(__file__).parent / "planted")}
+    path = os.pathsep.join(filter(None, (str(PLANTED), os.environ.get("PYTHONPATH"))))
+    planted = {} if plant is None else {"PLANT": plant, "PYTHONPATH": path}
     return subprocess.run(
         [*COMMAND, *words],
         cwd=folder,
@@ -153,6 +158,23 @@ def test_the_highest_rate_is_searched_with_real_runs(tmp_path: Path) -> None:
     assert not all(step["is_sustained"] for step in found["steps"])
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_a_search_ends_where_something_is_lost(form: list[str], tmp_path: Path) -> None:
+    ended = called(tmp_path, "search-rate", "fan-in", *FEW, "--duration", "0.5", *form, plant="lose")
+
+    assert ended.returncode == 1
+    assert ended.stderr == "sage-sim: at 500 items/s: nothing lost\n"
+
+
+def test_a_search_ends_where_a_run_hangs(tmp_path: Path) -> None:
+    words = ["--duration", "0.5", "--time-limit", "0.2"]
+
+    ended = called(tmp_path, "search-rate", "fan-in", *words)
+
+    assert ended.returncode == 6, ended
+    assert ended.stderr == "sage-sim: at 500 items/s: it hung\n"
+
+
 def test_fuzz_runs_random_scenarios_and_stops_at_one_that_fails(tmp_path: Path) -> None:
     fine = called(tmp_path, "fuzz", "--runs", "2", "--items", "200", "--seed", "13")
     broken = called(
@@ -163,6 +185,23 @@ def test_fuzz_runs_random_scenarios_and_stops_at_one_that_fails(tmp_path: Path) 
     assert broken.returncode == 1
     assert "nothing duplicated" in broken.stdout
     assert "repeat   sage-sim run sage-sim-runs/" in broken.stdout
+
+
+def test_fuzz_in_which_no_run_was_valid_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", "/dev/shm")  # a run sets it, and here it is put back
+    monkeypatch.setattr(trials, "once", lambda request: replace(once(request), verdict=Verdict.UNKNOWN))
+
+    ended = CliRunner().invoke(main, ["fuzz", "--runs", "1", "--items", "200", "--seed", "13"])
+
+    assert ended.exit_code == 4, ended.output
+
+
+def test_a_run_that_fails_is_no_calibration(tmp_path: Path) -> None:
+    ended = called(tmp_path, "calibrate", "--kind", "sage_queue", plant="lose")
+
+    assert ended.returncode == 5
+    assert "nothing was measured, as a run did not pass: 1 " in ended.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_fails_is_shrunk_to_a_file_that_fails(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_a_folder_with_something_in_it_is_not_overwritten() -> None:
     assert "is not empty" in result.output
 
 
+def test_a_folder_for_what_fuzz_finds_is_looked_at_before_the_first_run(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+
+    result = called("fuzz", "--out", str(tmp_path), "--runs", "1")
+
+    assert result.exit_code == 2
+    assert "is not empty" in result.output
+    assert "seed" not in result.output
+
+
 def test_presets_are_listed() -> None:
     shown = called("presets").output
 

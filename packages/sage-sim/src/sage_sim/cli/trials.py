@@ -8,6 +8,7 @@ import secrets
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import gettempdir
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from sage_sim import checkers
 from sage_sim.channels import KINDS, missing_library
 from sage_sim.checkers import Verdict
 from sage_sim.cli.options import requested, run_options
@@ -26,6 +28,7 @@ from sage_sim.execution import execute, new_folder
 from sage_sim.folder import RunFolder, passing_folder
 from sage_sim.fuzzing import drawn
 from sage_sim.needs import check_needs
+from sage_sim.nurse import SetupError
 from sage_sim.promises import gives_all_back
 from sage_sim.request import Request, adapted
 from sage_sim.results import ExitCode, Results
@@ -42,7 +45,7 @@ def once(request: Request) -> Results:
     Run it in a folder that goes with its results.
 
     Raises:
-        SetupError: This machine cannot.
+        SetupError: This machine cannot, or had no room on its disk.
         KeyboardInterrupt: It was interrupted.
     """
     if request.scenario.runs_as == "job":
@@ -52,6 +55,11 @@ def once(request: Request) -> Results:
         results = execute(request, RunFolder(place / "run", preset=request.scenario.name, seed=request.seed))
     if results.outcome.signal_number:  # also one that came when the run was just over
         raise KeyboardInterrupt
+    if results.exit_code == ExitCode.ENVIRONMENT:
+        told = results.outcome.trouble.strip().splitlines()
+        raise SetupError(
+            f"the run had no room on the disk of {gettempdir()}" + "".join(f": {line}" for line in told[-1:])
+        )
     return results
 
 
@@ -142,6 +150,8 @@ def search_rate(
     """
     Find the highest rate at which items keep coming in time: 99 % of them within --p99, and all of them valid.
 
+    A run in which another check fails, or that hangs, ends the search.
+
     \b
     Examples:
       sage-sim search-rate fan-in --duration 3 --warmup 0.5
@@ -153,6 +163,11 @@ def search_rate(
     def sustains(rate: float) -> bool:
         scenario = adapted(request.scenario, rate=rate, duration=seconds, warmup=min(warmup, seconds / 2))
         results = once(replace(request, scenario=scenario))
+        wrong = [check for check in _wrong(results) if check != checkers.FAST_ENOUGH]
+        if wrong or results.exit_code == ExitCode.HANG:
+            told = ", ".join(wrong) or "it hung"
+            click.echo(f"sage-sim: at {rate:,.0f} items/s: {told}", err=True)
+            sys.exit(results.exit_code)
         latency = results.latency_ns["p99"]
         ok = results.verdict is Verdict.VALID and latency is not None and latency <= p99 * 1e6
         if not as_json:
@@ -180,17 +195,21 @@ def search_rate(
 @click.option("--items", type=click.IntRange(1), default=_ITEMS, show_default=True, help="Items of each.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the first scenario; the next one has the next.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for what fails. (default: sage-sim-runs)"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for what fails; new or empty. (default: sage-sim-runs)",
 )
 def fuzz(runs: int, kinds: tuple[str, ...], items: int, seed: int | None, out: Path | None) -> None:
     """
-    Run random graphs with random queues, loads, payloads and faults, until one fails.
+    Run random graphs with random queues, loads, payloads and faults, until one fails. Exit code 4 if none was valid.
 
     \b
     Examples:
       sage-sim fuzz --runs 100
     """  # noqa: D301  (as above)
-    first = secrets.randbits(31) if seed is None else seed
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise click.UsageError(f"--out: {out} is not empty; what fails is kept in a new or an empty folder")
+    first, valid = secrets.randbits(31) if seed is None else seed, 0
     console = terminal()
     for number in range(first, first + runs):
         request = Request(target="", scenario=drawn(number, kinds or _LOCAL_KINDS, items=items), seed=number)
@@ -199,12 +218,14 @@ def fuzz(runs: int, kinds: tuple[str, ...], items: int, seed: int | None, out: P
         size = f"{topology.processes} processes, {topology.queues} queues, {results.items.taken:,} items"
         faults = str(request.faults) if request.faults else "no faults"
         console.print(f"seed {number}: {size}, {faults}: {results.verdict.value}", soft_wrap=True)
+        valid += results.verdict is Verdict.VALID
         if results.verdict is Verdict.INVALID or results.exit_code == ExitCode.HANG:
-            path = _kept(request, out)
             console.print(Text(", ".join(_wrong(results)) or "it hung", style="bold red"))
+            path = _kept(request, out)
             console.print(f"repeat   sage-sim run {path} --seed {number}", soft_wrap=True)
             console.print(f"shrink   sage-sim shrink {path} --seed {number}", soft_wrap=True)
             sys.exit(results.exit_code)
+    sys.exit(ExitCode.PASS if valid else ExitCode.INCONCLUSIVE)
 
 
 def _kept(request: Request, out: Path | None) -> Path:
