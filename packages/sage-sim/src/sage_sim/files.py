@@ -175,10 +175,18 @@ def parsed(path: Path) -> tuple[Any, dict[Place, int]]:
     What a file holds, and where each part of it stands.
 
     Raises:
-        FileError: It is no TOML, YAML or JSON, whichever its name promises.
+        FileError: It is no TOML, YAML or JSON, whichever its name promises; or its parts are nested too deeply.
         OSError: It cannot be read.
         ImportError: It is YAML, and its library is not installed.
     """
+    try:
+        return _parsed(path)
+    except RecursionError:
+        text = "parts are nested too deeply, or hold themselves"
+        raise FileError(path, [Mistake(line=None, place="", text=text)]) from None
+
+
+def _parsed(path: Path) -> tuple[Any, dict[Place, int]]:
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
         return _parsed_yaml(path, text)

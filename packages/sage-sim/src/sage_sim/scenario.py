@@ -31,9 +31,9 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 class Part(BaseModel):
-    """What all parts of a scenario have in common: no word that means nothing, and no change once made."""
+    """What all parts of a scenario have in common: no word or number that means nothing, and no change once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RolePart(Part):

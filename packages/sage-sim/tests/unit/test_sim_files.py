@@ -147,6 +147,41 @@ def test_yaml_that_cannot_be_read_has_its_line(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "name: [\n", "a.yaml")[0].startswith("a.yaml:2: this is no YAML")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "a: &a [*a]\n"),
+        ("a.yaml", "a: " + "[" * 3000 + "]" * 3000),
+        ("a.json", "[" * 100_000 + "]" * 100_000),
+        ("a.toml", "a = " + "[" * 3000 + "]" * 3000),
+    ],
+    ids=["itself", "yaml", "json", "toml"],
+)
+def test_parts_that_are_nested_too_deeply_are_a_mistake(name: str, text: str, tmp_path: Path) -> None:
+    assert mistakes(tmp_path, text, name) == [f"{name}: parts are nested too deeply, or hold themselves"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (("rate = 500", 'shape = "trace"\ntrace = [0, inf]'), "load.trace[1]"),
+        (("rate = 500", "rate = nan"), "load.rate"),
+        (("[load]", '[[faults]]\nkind = "kill"\nat = inf\n[load]'), "faults[0].at"),
+        (("items = 100", "duration_seconds = inf"), "duration_seconds"),
+    ],
+)
+def test_numbers_are_finite(change: tuple[str, str], place: str, tmp_path: Path) -> None:
+    (told,) = mistakes(tmp_path, GOOD.replace(*change))
+
+    assert f" {place}: input should be a finite number" in told
+
+
+def test_a_number_of_json_that_is_too_large_is_not_finite(tmp_path: Path) -> None:
+    made = read_scenario(written(tmp_path, GOOD)).model_dump_json().replace('"trace":[]', '"trace":[0,1e400]')
+
+    assert mistakes(tmp_path, made, "a.json")[0].startswith("a.json: load.trace[1]: input should be a finite number")
+
+
 def test_lines_of_toml_are_found() -> None:
     lines = toml_lines('a = 1\n[b.c]\nd = """\nx = 2\n"""\n[[e]]\nf = 1\n[[e]]\n"f" = 2\n[e.g]\nh.i = 3\n')
 
