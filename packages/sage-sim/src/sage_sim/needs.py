@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 from collections.abc import Sequence
@@ -64,19 +63,23 @@ class Need:
         return self.there is None or self.needed <= self.there
 
 
-def check_needs(request: Request) -> None:
+def check_needs(request: Request, place: Path) -> None:
     """
     Make sure that a run can begin.
+
+    Args:
+        request: The run.
+        place: Its folder, or what that will be made in; need not exist.
 
     Raises:
         SetupError: It cannot; the text says what is missing, or too much.
     """
-    if lacking := [*unmet(needs_of(request)), *missing(request.plan(), request.faults)]:
+    if lacking := [*unmet(needs_of(request, place)), *missing(request.plan(), request.faults)]:
         raise SetupError("; ".join(lacking))
 
 
-def needs_of(request: Request) -> list[Need]:
-    """What a run needs, and what there is."""
+def needs_of(request: Request, place: Path) -> list[Need]:
+    """What a run needs, and what there is; see `check_needs`."""
     plan, faults = request.scenario.plan(request.seed), request.faults
     topology = plan.topology
     opened = _most_opened(topology)
@@ -120,7 +123,7 @@ def needs_of(request: Request) -> list[Need]:
             Need(
                 what="MiB of disk for the history, at most",
                 needed=hops * (RECORD_BYTES + LINE_BYTES) >> 20,
-                there=int(shutil.disk_usage(os.curdir).free * SPARE) >> 20,
+                there=int(shutil.disk_usage(_existing(place)).free * SPARE) >> 20,
                 hint="fewer items",
             )
         )
@@ -187,6 +190,11 @@ def _process_ids() -> int | None:
     if pids.exists() and (text := pids.read_text().strip()).isdigit():
         bounds.append(int(text))
     return min(bounds) - len(psutil.pids())
+
+
+def _existing(place: Path) -> Path:
+    """It, or the nearest folder around it that is there."""
+    return next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
 
 
 def _has_own_room(faults: Faults | None) -> bool:

@@ -136,6 +136,29 @@ def test_a_full_disk_is_told_and_no_check_fails_for_it(words: list[str], size: i
 
 @needs_namespaces
 @pytest.mark.parametrize(
+    ("words", "full", "code"),
+    [
+        (["plan"], "disk_bytes", 5),
+        (["plan", "--out", "/dev/shm/not/there"], "disk_bytes", 0),
+        (["run", "--quiet", "--out", "/dev/shm/run"], "disk_bytes", 0),
+        (["compare", "--rounds", "1", "--kind", "sage_queue"], "disk_bytes", 0),
+        (["compare", "--rounds", "1", "--kind", "sage_queue"], "temporary_bytes", 5),
+        (["plan"], "temporary_bytes", 0),
+    ],
+    ids=["plan", "plan-out", "run-out", "compare", "compare-temporary", "plan-temporary"],
+)
+def test_the_disk_that_is_looked_at_is_the_one_that_is_written_to(
+    words: list[str], full: str, code: int, tmp_path: Path
+) -> None:
+    verb, *more = words
+
+    found = alone(tmp_path, verb, "fan-in", *FEW, *more, signals=[], **{full: 256 << 10})
+
+    assert found["code"] == code, found
+
+
+@needs_namespaces
+@pytest.mark.parametrize(
     "words",
     [
         ["fuzz", "--runs", "1", "--seed", "22"],

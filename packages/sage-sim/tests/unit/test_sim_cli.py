@@ -68,8 +68,10 @@ def test_faults_decide_how_long_a_preset_runs_for_which_nobody_said_it() -> None
     assert asked("dataflow", "--faults", "kill").scenario.items == PRESETS["dataflow"].items
 
 
-def test_a_folder_with_something_in_it_is_not_overwritten() -> None:
-    result = called("run", "pipeline", "--out", "/proc/self")
+def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+
+    result = called("run", "pipeline", "--out", str(tmp_path))
 
     assert result.exit_code == 2
     assert "is not empty" in result.output

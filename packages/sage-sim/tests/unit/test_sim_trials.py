@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -95,7 +96,7 @@ def requested(preset: str, **counts: int) -> Request:
 def test_needs_grow_with_what_a_run_has() -> None:
     small, large = requested("shuffle"), requested("shuffle", workers=60, consumers=60)
 
-    before, after = ({need.what: need.needed for need in needs_of(request)} for request in (small, large))
+    before, after = ({need.what: need.needed for need in needs_of(request, Path())} for request in (small, large))
 
     assert all(before[what] <= needed for what, needed in after.items())
     assert after["queues"] == 3601
@@ -103,7 +104,7 @@ def test_needs_grow_with_what_a_run_has() -> None:
 
 
 def test_what_does_not_fit_is_told() -> None:
-    needs = needs_of(replace(requested("fan-in", producers=300), most_memory_bytes=64 << 20))
+    needs = needs_of(replace(requested("fan-in", producers=300), most_memory_bytes=64 << 20), Path())
 
     assert unmet(needs) == [
         "needs 301 processes, and there are 200 (--max-procs raises it)",
@@ -112,7 +113,7 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 def test_more_queues_than_a_run_can_have_are_told() -> None:
-    needs = needs_of(requested("shuffle", workers=200, consumers=200))
+    needs = needs_of(requested("shuffle", workers=200, consumers=200), Path())
 
     assert "needs 40,001 queues, and there are 20,000" in unmet(needs)
 

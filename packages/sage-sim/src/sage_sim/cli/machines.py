@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -17,6 +18,7 @@ from sage_sim import inside, namespaces
 from sage_sim.channels import KINDS, missing_library
 from sage_sim.cli.options import requested, run_options
 from sage_sim.cli.output import terminal
+from sage_sim.folder import RUNS
 from sage_sim.machine import describe_machine
 from sage_sim.needs import missing, needs_of, unmet
 from sage_sim.results import ExitCode
@@ -26,8 +28,13 @@ from sage_sim.results import ExitCode
 @click.argument("target", metavar="PRESET|FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON and nothing else.")
 @run_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run, whose disk is looked at. (default: one in sage-sim-runs)",
+)
 @click.pass_context
-def plan(context: click.RichContext, /, target: str, as_json: bool, **options: Any) -> None:
+def plan(context: click.RichContext, /, target: str, as_json: bool, out: Path | None, **options: Any) -> None:
     """
     Say what a run needs, and whether this machine has it; run nothing. Exit code 5 when it does not.
 
@@ -37,7 +44,7 @@ def plan(context: click.RichContext, /, target: str, as_json: bool, **options: A
     """  # noqa: D301  (click wants this very character before a block that it must not wrap)
     most, options["max_procs"] = options["max_procs"], 10**6  # so that it is told here, with everything else
     request = requested(context, target, **options)
-    needs = needs_of(replace(request, most_processes=most))
+    needs = needs_of(replace(request, most_processes=most), out or RUNS)
     lacking = [*unmet(needs), *missing(request.plan(), request.faults)]
     if as_json:
         print(json.dumps({"needs": [asdict(need) for need in needs], "missing": lacking}, indent=1))

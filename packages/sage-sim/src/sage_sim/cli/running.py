@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 
 from sage_sim.cli.output import terminal
 from sage_sim.execution import execute, new_folder
+from sage_sim.folder import RUNS
 from sage_sim.job import JobResults, JobRun
 from sage_sim.needs import check_needs
 from sage_sim.outcome import View
@@ -95,7 +96,7 @@ def told(request: Request, out: Path | None, shown: Shown) -> tuple[dict[str, An
         click.UsageError: There is something in the folder already.
         SetupError: This machine cannot.
     """
-    check_needs(request)
+    check_needs(request, out or RUNS)
     if request.scenario.runs_as == "job":
         job = executed_job(request, out, shown)
         return job.fields, job.exit_code

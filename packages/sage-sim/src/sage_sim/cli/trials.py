@@ -50,7 +50,7 @@ def once(request: Request) -> Results:
     """
     if request.scenario.runs_as == "job":
         raise click.UsageError("a job of the runtime runs alone, with `sage-sim run`")
-    check_needs(request)
+    check_needs(request, Path(gettempdir()))
     with passing_folder() as place:
         results = execute(request, RunFolder(place / "run", preset=request.scenario.name, seed=request.seed))
     if results.outcome.signal_number:  # also one that came when the run was just over
