@@ -76,9 +76,15 @@ class RunFolder:
 
 
 @contextmanager
-def passing_folder() -> Iterator[Path]:
-    """A folder that goes with the block; or by `remove_passed`, if this process is killed."""
-    place = TemporaryDirectory(prefix=_PASSING)
+def passing_folder(within: Path | None = None, prefix: str = _PASSING) -> Iterator[Path]:
+    """
+    A folder that goes with the block; or by `remove_passed`, if this process is killed.
+
+    Args:
+        within: What it is made in; None: where temporary files are.
+        prefix: How its name begins.
+    """
+    place = TemporaryDirectory(dir=within, prefix=prefix)
     unfinished = Path(place.name, "begins")
     with unfinished.open("xb") as lock, place:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -86,10 +92,16 @@ def passing_folder() -> Iterator[Path]:
         yield Path(place.name)
 
 
-def remove_passed() -> list[str]:
-    """Remove the folders of this user whose owners were killed, and return their paths; those in use stay."""
+def remove_passed(within: Path | None = None, prefix: str = _PASSING) -> list[str]:
+    """
+    Remove the folders of this user whose owners were killed, and return their paths; those in use stay.
+
+    Args:
+        within: As of `passing_folder`.
+        prefix: Likewise.
+    """
     removed = []
-    for path in sorted(Path(gettempdir()).glob(f"{_PASSING}*/{_LOCK}")):
+    for path in sorted((within or Path(gettempdir())).glob(f"{prefix}*/{_LOCK}")):
         folder = path.parent
         try:
             if path.lstat().st_uid == folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():

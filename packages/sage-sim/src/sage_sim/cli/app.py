@@ -25,6 +25,7 @@ from sage_sim.cli.top import top
 from sage_sim.cli.topologies import new, schema, validate
 from sage_sim.cli.trials import compare, fuzz, search_rate, shrink, soak
 from sage_sim.folder import remove_passed
+from sage_sim.gate.baselines import Baselines
 from sage_sim.presets import PRESETS
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -151,9 +152,13 @@ def presets() -> None:
 
 @main.command()
 def clean() -> None:
-    """Remove what killed runs left in shared memory and temporary folders; runs that go on are not touched."""
+    """
+    Remove what killed runs left in shared memory and temporary folders; runs that go on are not touched.
+
+    What is left of a baseline that was being made goes, too, if it is one of this folder.
+    """
     console = terminal()
-    removed = [*remove_leftovers(), *remove_passed()]
+    removed = [*remove_leftovers(), *remove_passed(), *Baselines().remove_unfinished()]
     for path in removed:
         console.print(Text(f"removed {path}"), soft_wrap=True)
     console.print(f"{len(removed)} leftovers removed")

@@ -8,11 +8,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sage_sim.channels import NAMESPACE, use_own_folder
-from sage_sim.folder import RUNS
+from sage_sim.folder import RUNS, passing_folder, remove_passed
 from sage_sim.gate.record import benchmark_json
 from sage_sim.gate.sides import Side
 from sage_sim.gate.timing import sized
@@ -20,6 +19,9 @@ from sage_sim.gate.wheels import Wheel, install
 
 SAMPLES = 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PLACE = RUNS / "baselines"
+"""Where they are when nobody says."""
+_MAKING, _BEFORE = ".making-", ".before-"
 _WHEEL_END, _RECORD, _ABOUT = ".whl", "record.json", "about.json"
 
 
@@ -60,13 +62,13 @@ class Baselines:
         place: The folder with one for each.
     """
 
-    def __init__(self, place: Path = RUNS / "baselines") -> None:
+    def __init__(self, place: Path = PLACE) -> None:
         self._place = place
 
     def all(self) -> list[Baseline]:
         """In the order of their names."""
-        names = sorted(path.parent.name for path in self._place.glob(f"*/{_ABOUT}"))
-        return [one for name in names if (one := self.find(name)) is not None]
+        names = {path.parent.name.removeprefix(_BEFORE) for path in self._place.glob(f"*/{_ABOUT}")}
+        return [one for name in sorted(names) if (one := self.find(name)) is not None]
 
     def find(self, name: str) -> Baseline | None:
         """
@@ -75,8 +77,9 @@ class Baselines:
         Raises:
             BaselineError: It is damaged.
         """
-        folder = self._place / name
-        if not _NAME.fullmatch(name) or not (folder / _ABOUT).exists():
+        places = (self._place / name, self._place / f"{_BEFORE}{name}")
+        folder = next((place for place in places if (place / _ABOUT).exists()), None)
+        if not _NAME.fullmatch(name) or folder is None:
             return None
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
@@ -120,18 +123,32 @@ class Baselines:
         RUNS.mkdir(exist_ok=True)
         (RUNS / ".gitignore").write_text("*\n", encoding="utf-8")
         self._place.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._place, prefix=".making-") as place:
-            made = Path(place, "made")
+        self.remove_unfinished()
+        with passing_folder(self._place, _MAKING) as place:
+            made = place / "made"
             made.mkdir()
-            times = _measured(wheel, benchmarks, Path(place), say)
+            times = _measured(wheel, benchmarks, place, say)
             path = made / (wheel.path.name.removesuffix(_WHEEL_END) + _WHEEL_END)
             shutil.copyfile(wheel.path, path)
             record = benchmark_json(times, {}, commit=wheel.commit, changed=wheel.commit is None)
             about = {"path": path.name, "told": wheel.told, "digest": wheel.digest, "commit": wheel.commit}
             (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             (made / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            shutil.rmtree(self._place / name, ignore_errors=True)
-            made.rename(self._place / name)
+            self._put(made, name)
+
+    def remove_unfinished(self) -> list[str]:
+        """Remove what is left of those whose making was killed, and return the paths."""
+        return remove_passed(self._place, _MAKING)
+
+    def _put(self, made: Path, name: str) -> None:
+        """Give one its name; whenever that is killed, the one before or the new one is found."""
+        kept, before = self._place / name, self._place / f"{_BEFORE}{name}"
+        if (kept / _ABOUT).exists():
+            shutil.rmtree(before, ignore_errors=True)
+            kept.rename(before)
+        shutil.rmtree(kept, ignore_errors=True)
+        made.rename(kept)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _measured(

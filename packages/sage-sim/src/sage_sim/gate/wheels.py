@@ -14,13 +14,13 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from sage_sim.folder import passing_folder
+from sage_sim.folder import passing_folder, remove_passed
 from sage_sim.nurse import SetupError
 
 PACKAGE = Path("packages", "sage-qd")
 GATES = Path("benchmarks", "gates.toml")
+_BUILDING = "building-"
 _NOT_SOURCES = {"tests", "build", "dist", "__pycache__"}
 _SWITCHES = (
     *("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED"),
@@ -207,16 +207,17 @@ def _built(sources: Path, target: Path, constraints: Path) -> Path:
     if not target.exists():
         compiler()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent, prefix="building-") as place:
+        remove_passed(target.parent, _BUILDING)
+        with passing_folder(target.parent, _BUILDING) as place:
+            made = place / "made"
+            made.mkdir()
             tested = {"PIP_BUILD_CONSTRAINT": constraints.as_uri()} if constraints.exists() else {}
-            _pip("wheel", "--no-deps", "--wheel-dir", place, str(sources), env=tested)
+            _pip("wheel", "--no-deps", "--wheel-dir", str(made), str(sources), env=tested)
             try:
-                Path(place).rename(target)
+                made.rename(target)
             except OSError:  # another gate was faster
                 if not target.exists():
                     raise
-            else:
-                Path(place).mkdir()  # for TemporaryDirectory to remove
     found = sorted(target.glob("*.whl"))
     if len(found) != 1:
         raise SetupError(f"{target} holds {len(found)} wheels instead of one; remove it")
