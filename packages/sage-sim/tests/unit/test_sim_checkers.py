@@ -31,7 +31,7 @@ EDGES = (
     EdgeEnds(name="lines", source="reader", target="worker"),
     EdgeEnds(name="words", source="worker", target="counter"),
 )
-KILLED = {"killed_ns": 50, "exit_ns": 51, "status": -9}
+KILLED = {"killed_ns": 1, "exit_ns": 51, "status": -9}
 
 
 def process(number: int, role: str, **changes: int | bool | None) -> Process:
@@ -218,6 +218,29 @@ def test_a_death_in_another_role_explains_no_redelivery() -> None:
     operations = [*good_run(2), *way(2)[:3], take(2, process=SECOND_CONSUMER, end_ns=0), take(2, attempt=1)]
 
     assert broken(operations, crew) == ["redelivery only after a death"]
+
+
+@pytest.mark.parametrize(("killed_ns", "is_right"), [(900, False), (20, True)])
+def test_a_later_death_explains_no_redelivery(killed_ns: int, is_right: bool) -> None:
+    crew = (*CREW[:3], process(SECOND_CONSUMER, "counter", **KILLED | {"killed_ns": killed_ns}))
+    again = take(2, begin_ns=30, end_ns=31, attempt=1)
+    operations = [*good_run(2), *way(2)[:3], take(2, process=SECOND_CONSUMER, end_ns=0), again]
+
+    assert broken(operations, crew) == ([] if is_right else ["redelivery only after a death"])
+
+
+def test_a_death_explains_one_redelivery_in_all_queues_of_a_role() -> None:
+    edges = [EdgeEnds(name=name, source="reader", target="counter") for name in ("left", "right")]
+    crew = (CREW[0], CREW[2], process(SECOND_CONSUMER, "counter", **KILLED))
+    later = {"begin_ns": 60, "end_ns": 61, "attempt": 1, "process": CONSUMER}
+    again = [take(0, edge, sender=PRODUCER)._replace(**later) for edge in (FIRST_EDGE, SECOND_EDGE)]
+
+    def verdict(operations: Sequence[Operation]) -> Verdict:
+        history = History.of(edges, crew, operations)
+        return check_redeliveries(history, edge_accounts(history)).verdict
+
+    assert verdict(again[:1]) is Verdict.VALID
+    assert verdict(again) is Verdict.INVALID
 
 
 def test_a_redelivery_of_what_was_acked_is_found() -> None:
