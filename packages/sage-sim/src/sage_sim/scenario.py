@@ -170,7 +170,8 @@ class Scenario(Part):
         duration_seconds: How long sources make items; until all are made when it is not given.
         warmup_seconds: How much of the beginning is left out of rates and latencies.
         time_limit_seconds: After how long the run is called hung; 600 when it is not given.
-        seed: Decides input, payloads and faults; drawn anew for each run when it is not given.
+        seed: Decides input, payloads and faults; that of the command line is before it, and without either it is drawn
+            anew for each run.
         roles: Who takes part, in the order in which items flow.
         edges: The queues between them.
         load: When sources send.
@@ -226,13 +227,13 @@ class Scenario(Part):
         What its processes are told, before its queues have names.
 
         Args:
-            seed: For a scenario that has none of its own.
+            seed: Of this run; that of the scenario is for who has no other.
         """
         return Plan(
             topology=self.topology(),
             workload=self.workload,
             text=self.text,
-            seed=seed if self.seed is None else self.seed,
+            seed=seed,
             items=self.items,
             duration_seconds=self.duration_seconds,
             warmup_seconds=self.warmup_seconds,

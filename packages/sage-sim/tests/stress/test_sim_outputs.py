@@ -242,6 +242,29 @@ def test_soak_goes_on_with_other_seeds_until_one_fails(tmp_path: Path) -> None:
     assert "repeat   sage-sim run fan-in --seed 1" in broken.stdout
 
 
+def test_a_file_with_a_seed_is_run_with_others_and_repeated_with_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def noted(request: Request) -> Results:
+        results = once(request)
+        seeds.append(results.plan.seed)
+        return results
+
+    called(tmp_path, "new", "fan-in", "a.toml")
+    (tmp_path / "a.toml").write_text("seed = 42\n" + (tmp_path / "a.toml").read_text())
+    monkeypatch.setattr(trials, "once", noted)
+    monkeypatch.setenv("SAGE_QD_SHM_FOLDER", "/dev/shm")  # a run sets it, and here it is put back
+
+    soaked = CliRunner().invoke(main, ["soak", str(tmp_path / "a.toml"), "--items", "200", "--runs", "2"])
+    run(tmp_path / "run", str(tmp_path / "a.toml"), "--items", "200", "--seed", "7")
+    called(tmp_path, "replay", "run", "--out", "again")
+
+    assert (soaked.exit_code, seeds) == (0, [42, 43]), soaked.output
+    assert [results_of(tmp_path / name)["seed"] for name in ("run", "again")] == [7, 7]
+
+
 @pytest.mark.long
 def test_a_gate_that_is_not_met_fails_the_run(tmp_path: Path) -> None:
     called(tmp_path, "new", "fan-in", "a.toml")

@@ -123,6 +123,15 @@ def test_a_repeated_command_asks_for_the_same() -> None:
     )
 
 
+def test_the_seed_of_the_command_line_is_before_that_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    called("new", "fan-in", str(path))
+    path.write_text("seed = 42\n" + path.read_text())
+
+    assert asked(str(path)).plan().seed == 42
+    assert asked(str(path), "--seed", "9").plan().seed == 9
+
+
 def test_the_kind_of_every_queue_can_be_chosen() -> None:
     scenario = asked("shuffle", "--backend", "rpc_queue").scenario
 
