@@ -149,7 +149,7 @@ def test_a_batch_that_is_ended_in_the_new_queue_tells_what_both_took(kind: Calla
 
     assert putter.result() == 5
     assert [taker.get(timeout=60) for _ in range(5)] == list(range(5))
-    for each in (queue, taker, target):
+    for each in (target, queue, taker):  # whoever leaves while the new queue is open leaves the old one behind
         each.close()
 
 
