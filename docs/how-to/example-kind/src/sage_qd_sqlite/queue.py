@@ -217,14 +217,10 @@ class SQLiteQueue(Queue[Any]):
     def lease(self, block: bool = True, timeout: float | None = None) -> "SQLiteLease":
         return self._attempt(self._leased, deadline_of(block, timeout), Empty)
 
-    def _leased(self) -> "SQLiteLease | PayloadError | None":
+    def _leased(self) -> "SQLiteLease | None":
         for number, body, attempt in self._oldest(1):
-            message = _decoded(body)
-            if isinstance(message, PayloadError):
-                self._remove(number)
-                return message
             self._do("UPDATE messages SET holder = ? WHERE id = ?", self._token, number)
-            return SQLiteLease(self, number, message, attempt)
+            return SQLiteLease(self, number, _decoded(body), attempt)
         return None
 
     def peek(self) -> Any:
@@ -449,8 +445,14 @@ class SQLiteLease:
 
     def __init__(self, queue: SQLiteQueue, number: int, value: Any, attempt: int) -> None:
         self._queue, self._number, self._settled = queue, number, False
-        self.value = value
+        self._value = value
         self.attempt = attempt
+
+    @property
+    def value(self) -> Any:
+        if isinstance(self._value, PayloadError):
+            raise self._value
+        return self._value
 
     @property
     def redelivered(self) -> bool:

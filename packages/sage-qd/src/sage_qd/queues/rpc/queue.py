@@ -193,7 +193,7 @@ class RPCQueue(Follower[T]):
     def _put_others(self, items: list[T], deadline: float) -> int:
         try:
             return self.put_many(items, remaining(deadline))
-        except (Full, ShutDown):
+        except (Full, ShutDown, QueueMovedError):
             return 0
 
     def _put_batch(self, batch: list[wire.Item], size: int, deadline: float) -> int:
