@@ -234,9 +234,10 @@ def test_a_process_that_dies_unplanned_makes_the_run_invalid(folder: Path) -> No
     assert "died of signal 9" in shown
 
 
-def test_a_machine_that_cannot_is_told_apart_from_a_check_that_failed() -> None:
+def test_a_machine_that_cannot_is_told_apart_from_a_check_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     ended = subprocess.run(
-        [*COMMAND, "run", "fan-in", "--out", "/proc/no/such"], capture_output=True, text=True, check=False
+        [*COMMAND, "run", "fan-in", "--out", tmp_path / "file" / "run"], capture_output=True, text=True, check=False
     )
 
     assert ended.returncode == 5
