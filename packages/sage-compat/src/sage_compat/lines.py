@@ -14,8 +14,9 @@ import statistics
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from sage_compat import control, health, opening, records
 from sage_compat.errors import ReachWarning
@@ -41,6 +42,8 @@ __all__ = ["NamedLine", "apply_modes", "line_of", "open_lines"]
 _lines: Final[dict[str, "NamedLine"]] = {}
 _others: Final["weakref.WeakSet[Any]"] = weakref.WeakSet()
 """Lines of queues without a shared name; each has ``apply_mode()``."""
+T = TypeVar("T")
+
 _mutex: Final = threading.RLock()
 hold_over_fork(_mutex)
 _log: Final = logging.getLogger("sage_compat")
@@ -150,6 +153,14 @@ class NamedLine:
                 moved = ShutDown() if successor is None else QueueMovedError(name=self.name, successor=successor)
                 self._append_successor(self.sink, moved)
             return cast(BaseQueueDescriptor, self.sink.descriptor)
+
+    def of_each(self, look: Callable[[Queue[Any]], T]) -> list[T]:
+        """Look at every queue of the line, oldest first, those that others made since included."""
+        with self._mutex:
+            with suppress(SageQueueError):  # where the way on is damaged, the next put or get finds another, or says so
+                while records.ended(self.sink) and (successor := self.sink.successor()) is not None:
+                    self._append_successor(self.sink, QueueMovedError(name=self.name, successor=successor))
+            return [look(queue) for queue in self._queues]
 
     # -- Going on ------------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def flip(full_name: str, *, is_new: bool, dry_run: bool = False) -> Flip | None:
             return None
         last = record.descriptors[-1]
         passed = [] if is_new or dry_run else _led_past(record)
-        changed = records.pruned(record) or bool(passed)
+        changed = records.pruned(record, dry_run=dry_run) or bool(passed)
         if not record.chain:
             return _vanished(record, last, started, dry_run=dry_run) if not is_new else None
         if changed and not dry_run:

@@ -55,10 +55,12 @@ def _made(place: Path, *, parents: bool = False) -> None:
         raise InsecureQueueError(path=str(place), reason="others may write to it", stat=found)
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str, *, keeps_mode: bool = False) -> None:
     """Give a file new content in one step: whoever reads it, or is killed, meets all of the old or all of the new."""
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     new.write_text(text, encoding="utf-8")
+    if keeps_mode:
+        new.chmod(path.stat().st_mode & 0o7777)
     new.replace(path)
 
 

@@ -183,13 +183,13 @@ def attached(descriptor: BaseQueueDescriptor) -> Queue[Any]:
     return queue
 
 
-def pruned(record: Record) -> bool:
+def pruned(record: Record, *, dry_run: bool = False) -> bool:
     """
     Bring a record up to date, with the lock; return whether it changed.
 
     Queues at its beginning that are gone, or ended, drained and left by everybody, are taken out and removed; queues at
     its end that nobody was sent to are, too. One that somebody has open stays: handles of descriptors find their way
-    through it.
+    through it. With ``dry_run`` only the record in memory is changed, and no queue is removed.
     """
     before = list(record.chain)
     kept: list[str] = []
@@ -205,13 +205,14 @@ def pruned(record: Record) -> bool:
         with queue:
             is_over = ended(queue)
             if is_over and not kept and not queue.qsize() and not queue.is_shared():
-                remove(descriptor)
+                if not dry_run:
+                    remove(descriptor)
                 continue
         kept.append(text)
         if not is_over:
             break
     for text in record.chain:
-        if text not in kept and kept:
+        if text not in kept and kept and not dry_run:
             remove(named(text))  # of a move that was cut off before the seal
     record.chain = kept
     return kept != before

@@ -118,8 +118,12 @@ def decided(pattern: str, mode: Mode, *, by: str, percent: int = 100, dry_run: b
     if not dry_run:
         control.bump()
     done.seconds = time.monotonic() - started
-    changed = with_rule(rule, dry_run=dry_run)
-    done.configuration = None if changed is None else str(changed)
+    try:
+        changed = with_rule(rule, dry_run=dry_run)
+    except (OSError, ValueError) as error:
+        done.failed["the configuration file"] = f"{type(error).__name__}: {error}"
+    else:
+        done.configuration = None if changed is None else str(changed)
     return done
 
 

@@ -258,17 +258,17 @@ class SageQueue:
         self._check_open()
         if self._counts is not None:
             return max(self._counts[0] - self._counts[1], 0)
-        return sum(queue.qsize() for queue in self._line.queues)
+        return sum(self._line.of_each(lambda queue: queue.qsize()))
 
     def empty(self) -> bool:
         """Whether there is nothing to take."""
         self._check_open()
-        return not any(queue.qsize() for queue in self._line.queues)
+        return not any(self._line.of_each(lambda queue: queue.qsize()))
 
     def full(self) -> bool:
         """Whether not even an empty message would fit."""
         self._check_open()
-        return self._line.sink.full()
+        return bool(self._line.of_each(lambda queue: queue.full())[-1])
 
     @property
     def descriptor(self) -> BaseQueueDescriptor:
@@ -286,7 +286,7 @@ class SageQueue:
         """
         self._check_open()
         written, read = self._totals()
-        used = sum(used_bytes(queue) for queue in self._line.queues)
+        used = sum(self._line.of_each(used_bytes))
         room = capacity_bytes(self._line.sink)
         users = self._line.users()
         return {
@@ -303,7 +303,7 @@ class SageQueue:
         }
 
     def _totals(self) -> tuple[int, int]:
-        stats = [queue.stats() for queue in self._line.queues]
+        stats = self._line.of_each(lambda queue: queue.stats())
         return sum(each.bytes_put or 0 for each in stats), sum(each.bytes_taken or 0 for each in stats)
 
     def reset_stats(self) -> None:

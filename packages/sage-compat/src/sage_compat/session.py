@@ -9,13 +9,18 @@ are started. Queues that unrelated programs shall share have a namespace, or ``e
 import getpass
 import os
 import sys
+import threading
 import uuid
 from typing import Final
+
+from sage_compat.repeated import hold_over_fork
 
 __all__ = ["SESSION_VARIABLE", "USER_VARIABLE", "namespaced", "session", "user"]
 
 SESSION_VARIABLE: Final = "SAGE_COMPAT_SESSION"
 USER_VARIABLE: Final = "SAGE_USER"
+_making = threading.Lock()
+hold_over_fork(_making)
 
 
 def session() -> str:
@@ -27,9 +32,8 @@ def session() -> str:
     known = os.environ.get(SESSION_VARIABLE)
     if known:
         return known
-    made = _ray_job() or uuid.uuid4().hex[:12]
-    os.environ[SESSION_VARIABLE] = made
-    return made
+    with _making:
+        return os.environ.setdefault(SESSION_VARIABLE, _ray_job() or uuid.uuid4().hex[:12])
 
 
 def _ray_job() -> str | None:

@@ -502,6 +502,7 @@ STAYS = {
     'q = SageQueue("a")\nprint(q.name)': "line 6 uses .name",
     'q = SageQueue("a")\nisinstance(q, SageQueue)': "app.py:7 asks for the old class",
     'q = create_queue("python")\nshow(q)\ndef show(x): x.get_stats()': "app.py:7 uses .get_stats of what may be it",
+    'q = create_queue("python")\nprint(f"{q.get_stats()}")': "uses .get_stats",
     'q = SageQueue("a")\nshow(q)\ndef show(x): x.destroy()': "app.py:7 uses .destroy of what may be it",
     'class A:\n    make = create_queue\nq = SageQueue("a")': "app.py:5 may mean the same queue",
     'SageQueueDescriptor = 1\nq = SageQueue("a")': "SageQueueDescriptor is another thing in this file",

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -326,3 +327,28 @@ def test_slips_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     assert run(["explain", "orders"]) == 2
     assert run(["doctor"]) == 1
     assert run(["run", "--", "python", "-c", "pass"]) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_the_program_that_is_run(tmp_path: Path, number: int) -> None:
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.6)\n    print('clean end', flush=True)\n    sys.exit(5)\n"
+        f"signal.signal({int(number)}, end)\nprint('ready', flush=True)\nsignal.pause()\n"
+    )
+    words = ["-m", "sage_compat", "run", "--", "python", str(program)]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+
+        assert process.stdout.read() == "clean end\n"
+        assert process.wait() == 5
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    words = ["-m", "sage_compat", "run", "--", "no-such-program"]
+    ran = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+
+    assert (ran.returncode, ran.stderr) == (4, "sage-compat: No such file or directory: no-such-program\n")

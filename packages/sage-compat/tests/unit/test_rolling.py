@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,22 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done() -> None:
     assert decide("orders").mode is Mode.DESCRIPTOR
 
 
+def test_a_dry_run_leaves_what_a_move_that_was_cut_off_has_left() -> None:
+    queue = SageQueue("orders")
+    record = records.read(queue.name)
+    assert record is not None
+    record.chain.append(records.descriptor_for(record, is_new=True).to_json())
+    record.number += 1
+    record.save()
+    left = record.descriptors[-1]
+    left.open().leave_behind()
+
+    flip(queue.name, is_new=False, dry_run=True)
+
+    left.attach().close()  # it is there
+    left.destroy()
+
+
 def test_only_the_names_that_match_are_moved() -> None:
     set_mode("descriptor")
     orders, bills = SageQueue("orders"), SageQueue("bills")
@@ -129,6 +146,72 @@ def test_whoever_starts_later_obeys_and_the_configuration_says_so() -> None:
     rollback("*")
     assert decide("bills").mode is Mode.LEGACY
     assert path.read_text().index('"*"') < path.read_text().index('"orders"')
+
+
+FORMS = {
+    "a section on one line": '[tool]\nsage-compat = {mode = "descriptor", quirks = ["pid_in_name"]}\n',
+    "rules on one line": '[tool.sage-compat]\nmode = "descriptor"\nrules = [{match = "bills", mode = "shadow"}]\n',
+    "no section": "[tool.other]\nx = 1\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_configuration_of_any_form_is_brought_in_line(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("pyproject.toml").absolute()
+    path.write_text(FORMS[form])
+    monkeypatch.setenv("SAGE_COMPAT_CONFIG", str(path))
+
+    done = rollback("*")
+
+    assert (done.configuration, done.failed) == (str(path), {})
+    assert decide("orders").mode is Mode.LEGACY
+    settings = tomllib.loads(path.read_text())["tool"]
+    assert settings["sage-compat"]["rules"][0]["match"] == "*"
+    before = tomllib.loads(FORMS[form])["tool"]
+    assert {**settings, "sage-compat": {**settings["sage-compat"], "rules": []}} == {
+        **before, "sage-compat": {**before.get("sage-compat", {}), "rules": []}
+    }  # fmt: skip
+
+
+def test_a_linked_configuration_is_changed_where_it_is() -> None:
+    real = Path("shared.toml")
+    real.write_text('mode = "descriptor"\n')
+    real.chmod(0o640)
+    Path("sage-compat.toml").symlink_to(real)
+
+    rollback("*")
+
+    assert Path("sage-compat.toml").is_symlink()
+    assert '"legacy"' in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_who_only_takes_sees_what_others_put_behind_a_move() -> None:
+    queue = SageQueue("orders")
+    for number in range(5):
+        queue.put(number)
+    ours, theirs = FORK.Pipe()
+    taker = FORK.Process(target=take_until_empty, args=(theirs,))
+    taker.start()
+    ours.recv()
+
+    roll_forward("orders")
+    for number in range(5, 8):
+        queue.put(number)
+    ours.send("moved")
+
+    assert ours.recv() == (8, list(range(8)))
+    taker.join()
+
+
+def take_until_empty(pipe: Any) -> None:
+    queue = SageQueue("orders")
+    pipe.send("open")
+    pipe.recv()
+    found, taken = queue.qsize(), []
+    while not queue.empty():
+        taken.append(queue.get())
+    pipe.send((found, taken))
 
 
 def test_waiting_calls_go_over() -> None:

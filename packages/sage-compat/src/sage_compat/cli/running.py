@@ -1,8 +1,8 @@
 """``run``: an old program, unchanged."""
 
 import os
-import subprocess
 import sys
+from typing import NoReturn
 
 import rich_click as click
 
@@ -17,7 +17,7 @@ __all__ = ["run"]
 @click.command(context_settings={"ignore_unknown_options": True}, epilog=f"Exit codes: {EXIT_CODES}")
 @click.option("--mode", help="Mode of its queues where no rule says another one: the variable SAGE_COMPAT_MODE.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(mode: str | None, command: tuple[str, ...]) -> int:
+def run(mode: str | None, command: tuple[str, ...]) -> NoReturn:
     """
     Run a program whose old imports are answered, here and in the processes that it starts.
 
@@ -34,5 +34,9 @@ def run(mode: str | None, command: tuple[str, ...]) -> int:
     words = list(command)
     if words[0] in ("python", "python3"):
         words[0] = sys.executable
-    code = subprocess.run(words, check=False).returncode
-    return code if code >= 0 else 128 - code  # as shells say that it was killed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(words[0], words)  # signals reach the program, and its exit code is that of this command
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, words[0]) from error

@@ -8,7 +8,7 @@ disagree in their settings, or when the queue would end too early.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sage_compat.moving_off.creations import OPENED_BY_NAME, Creation, NamePattern, creations_of, name_of_call
 from sage_compat.moving_off.facts import ONLY_OLD
@@ -97,6 +97,12 @@ def _look_at_attributes(judgement: Judgement) -> None:
                 creation.refuse(f"line {where} uses .{name}, which is another thing or nothing on the new queue")
 
 
+def _is_in_f_string(source: Source, node: Any) -> bool:
+    while node is not None and not isinstance(node, cst.FormattedStringExpression):
+        node = source.parents.get(node)
+    return node is not None
+
+
 def _is_stats(creation: Creation, attribute: "cst.Attribute") -> bool:
     """Whether it is ``queue.get_stats()`` where that has size, empty and full, and can be worked out twice."""
     parent = creation.source.parents[attribute]
@@ -108,6 +114,7 @@ def _is_stats(creation: Creation, attribute: "cst.Attribute") -> bool:
         and parent.func is attribute
         and not parent.args
         and not isinstance(attribute.value, cst.Call)
+        and not _is_in_f_string(creation.source, attribute)  # braces and quotes mean other things there
         and _has_one_kind(creation, attribute)
     )
 
