@@ -342,10 +342,12 @@ def test_a_lease_that_cannot_be_given_back_ends_no_other_queue() -> None:
             lease = queue.lease()
             far.stop()
 
-            queue.close()
+            queue._connection.close()  # as if the client had died
+            wait_for(lambda: not near._sessions, "its session has ended")
 
             assert serves(near)
             assert not lease.settled
+            queue.close()
 
 
 def test_a_message_beyond_the_frame_limit_is_refused_before_it_is_sent() -> None:
